@@ -1,0 +1,2 @@
+//! minicni
+fn main() {}

@@ -1,0 +1,2 @@
+//! minicnid
+fn main() {}
