@@ -1,2 +1,30 @@
-//! Shared.
+//! What minicni's eBPF programs and its user space share: keys and values of the maps, the names of maps,
+//! programs and pins, verdicts and their reasons.
+//!
+//! Every shared struct is `#[repr(C)]` and [`bytemuck::Pod`]: without padding, valid for any bit pattern, of a
+//! size that is asserted beside it. A change of any of them is a new [`names::LAYOUT_VERSION`].
+
 #![no_std]
+
+pub mod counters;
+pub mod endpoint;
+pub mod flow;
+pub mod names;
+
+pub use counters::{Counters, Reason, Verdict};
+pub use endpoint::{Endpoint, EndpointKind};
+pub use flow::{Direction, Flow, FlowKey4, FlowState};
+
+/// Tells aya that a shared struct may be copied to and from map memory.
+#[cfg(feature = "user")]
+macro_rules! aya_pod {
+    ($($type:ty),+) => {
+        $(
+            // SAFETY: the type is `bytemuck::Pod`, which asks for everything that aya asks for and checks it.
+            unsafe impl aya::Pod for $type {}
+        )+
+    };
+}
+
+#[cfg(feature = "user")]
+aya_pod!(Counters, Endpoint, Flow, FlowKey4);

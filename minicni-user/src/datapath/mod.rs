@@ -1,1 +1,14 @@
-//! datapath
+//! The eBPF programs and their maps: load, pin, open, read. Knows no netlink: it hands out program descriptors, and
+//! whoever wires an interface attaches them.
+
+mod constants;
+mod error;
+mod load;
+mod maps;
+mod pins;
+
+pub use constants::Constants;
+pub use error::DatapathError;
+pub use load::{OBJECT, load};
+pub use maps::{Endpoints, Flows, Generations, counters};
+pub use pins::{Pins, Programs};

@@ -1,0 +1,87 @@
+//! The flow cache: what was seen of a flow, in both directions.
+
+use bytemuck::{Pod, Zeroable};
+
+/// The normalised 5-tuple of an IPv4 TCP or UDP flow: both directions have the same key.
+///
+/// The two ends are ordered by (address as the kernel loads it, port); the *direction* of a packet is 0 when its
+/// source is the first end and 1 when it is the second.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Pod, Zeroable)]
+pub struct FlowKey4 {
+    /// Addresses of the two ends, network byte order.
+    pub addresses: [[u8; 4]; 2],
+    /// Ports of the two ends, host byte order, so that a dump of the map shows them as people write them.
+    pub ports: [u16; 2],
+    /// 6 for TCP, 17 for UDP.
+    pub protocol: u32,
+}
+
+const _: () = assert!(size_of::<FlowKey4>() == 16);
+
+/// One direction of a flow: where it enters the host, and where the stack was seen to deliver it, unchanged.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Pod, Zeroable)]
+pub struct Direction {
+    /// Jiffies at which a packet was last handed to the stack.
+    pub noted_at: u64,
+    /// The generation of `in_ifindex`'s slot when this direction was first noted.
+    pub generation: u64,
+    /// Packets handed to the stack.
+    pub noted: u64,
+    /// Packets that the stack delivered with the identical 5-tuple. Equal to `noted` unless some are on the way,
+    /// or were dropped, or translated.
+    pub proofs: u64,
+    /// The interface at which the packets enter.
+    pub in_ifindex: u32,
+    /// The interface at which the stack delivered them.
+    pub out_ifindex: u32,
+    /// The largest frame delivered so far (bytes on the wire of one segment); a larger one goes through the stack,
+    /// which alone knows the MTU of the path.
+    pub length: u32,
+    /// The Ethernet destination and source that the stack wrote.
+    pub ethernet: [u8; 12],
+}
+
+const _: () = assert!(size_of::<Direction>() == 56);
+
+/// The value of the flow cache.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Pod, Zeroable)]
+pub struct Flow {
+    /// By direction, see [`FlowKey4`].
+    pub directions: [Direction; 2],
+    /// The global generation when the flow was first noted.
+    pub generation: u64,
+    /// One of [`FlowState`], as a number.
+    pub state: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Flow>() == 128);
+
+/// How far a flow got.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u32)]
+pub enum FlowState {
+    /// Its packets go through the stack, which is watched.
+    Observed = 0,
+    /// Both directions are proven: its packets are redirected.
+    Promoted = 1,
+    /// A FIN or RST was seen: the stack has it until a SYN starts anew, so that conntrack sees the end.
+    Closing = 2,
+}
+
+impl FlowState {
+    /// The state behind the number in [`Flow::state`].
+    #[must_use]
+    pub const fn from_number(number: u32) -> Option<Self> {
+        match number {
+            0 => Some(Self::Observed),
+            1 => Some(Self::Promoted),
+            2 => Some(Self::Closing),
+            _ => None,
+        }
+    }
+}

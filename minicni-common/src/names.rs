@@ -1,0 +1,70 @@
+//! Names and sizes that both sides of the maps must agree on.
+
+/// The version of everything pinned: the shape of the maps and what the programs make of them.
+///
+/// It is the name of the directory below `bpfDir` that holds the pins, so that two versions never share a map.
+pub const LAYOUT_VERSION: &str = "v1";
+
+/// A map of the eBPF object and the name under which it is pinned.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct MapName {
+    /// The symbol in the object, at most 15 bytes, because the kernel keeps no more.
+    pub symbol: &'static str,
+    /// The file name below the pin directory.
+    pub pin: &'static str,
+}
+
+/// What an interface is: `u32` interface index -> [`Endpoint`](crate::Endpoint).
+pub const ENDPOINTS: MapName = MapName { symbol: "ENDPOINTS", pin: "endpoints" };
+/// The IPv4 flow cache: [`FlowKey4`](crate::FlowKey4) -> [`Flow`](crate::Flow), least recently used goes first.
+pub const FLOWS4: MapName = MapName { symbol: "FLOWS4", pin: "flows4" };
+/// Generations, `u64` each: index 0 counts for every flow, the others are the slots of [`slot`].
+pub const GENERATIONS: MapName = MapName { symbol: "GENERATIONS", pin: "generations" };
+/// One [`Counters`](crate::Counters) per CPU, at index 0.
+pub const COUNTERS: MapName = MapName { symbol: "COUNTERS", pin: "counters" };
+/// The ring buffer of aya-log; written only by programs that were loaded with a log level.
+pub const LOGS: MapName = MapName { symbol: "AYA_LOGS", pin: "logs" };
+
+/// Every map of the object.
+pub const MAPS: [MapName; 5] = [ENDPOINTS, FLOWS4, GENERATIONS, COUNTERS, LOGS];
+
+/// The program for packets that enter the host; also the name of its pin.
+pub const INGRESS: &str = "ingress";
+/// The program for packets that the stack delivers; also the name of its pin.
+pub const EGRESS: &str = "egress";
+
+/// Interfaces that the endpoint map has room for.
+pub const MAX_ENDPOINTS: u32 = 16_384;
+/// Flows that the cache has room for; one more evicts the least recently used.
+pub const MAX_FLOWS: u32 = 65_536;
+
+/// Slots for the generations of interfaces, a power of two.
+pub const GENERATION_SLOTS: u32 = 4_096;
+/// Entries of [`GENERATIONS`]: the global one and the slots.
+pub const GENERATION_ENTRIES: u32 = GENERATION_SLOTS + 1;
+/// The index in [`GENERATIONS`] that counts for every flow.
+pub const GLOBAL_GENERATION: u32 = 0;
+
+/// The index in [`GENERATIONS`] for an interface.
+///
+/// Two interfaces may share a slot. Then a bump for one makes the flows of the other prove themselves again,
+/// which costs them a few packets through the stack and nothing else, so slots need no bookkeeping.
+#[must_use]
+pub const fn slot(ifindex: u32) -> u32 {
+    1 + (ifindex & (GENERATION_SLOTS - 1))
+}
+
+/// Load-time constants of the programs, by symbol. Times are in jiffies, the kernel's clock ticks
+/// (`CLOCK_MONOTONIC_COARSE` has the resolution of one), because reading them costs one load.
+pub mod constants {
+    /// `u64`: proofs that each direction needs before its flow is promoted.
+    pub const PROOFS: &str = "PROOFS";
+    /// `u64` jiffies: a direction of a promoted flow sends one packet through the stack this often.
+    pub const REFRESH: &str = "REFRESH";
+    /// `u64` jiffies: a direction that did not cross the stack for so long starts from nothing.
+    pub const IDLE: &str = "IDLE";
+    /// `u64` jiffies: how long the stack may hold a packet before it counts as gone.
+    pub const GRACE: &str = "GRACE";
+    /// `u8`: 1 where TCP may be promoted, 0 where conntrack would reject its end (`nf_conntrack_tcp_be_liberal`).
+    pub const TCP: &str = "TCP";
+}

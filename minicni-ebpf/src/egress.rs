@@ -1,0 +1,68 @@
+//! The stack delivers a packet: a proof for its direction, or a sign that its flow is not what it seemed.
+
+use aya_ebpf::{helpers::bpf_jiffies64, programs::TcContext};
+use aya_log_ebpf::debug;
+use minicni_common::{Direction, Flow, Reason};
+
+use crate::{
+    flow, maps,
+    parse::{self, FIN, RST, SYN},
+};
+
+#[inline(always)]
+pub fn run(ctx: &TcContext) {
+    let Ok(packet) = parse::parse(ctx) else { return };
+    let Some(flow) = maps::FLOWS4.get_ptr_mut(packet.key) else { return };
+    if packet.tcp_flags & (SYN | FIN | RST) != 0 {
+        // Usually the ingress side has seen it already; a RST that the host's firewall made has no other.
+        if flow::state(flow) == flow::PROMOTED {
+            flow::restart(flow, if packet.tcp_flags & SYN == 0 { flow::CLOSING } else { flow::OBSERVED });
+        }
+        return;
+    }
+    if flow::state(flow) == flow::CLOSING {
+        return;
+    }
+    // SAFETY: reads of the context, which the verifier checks.
+    let (from, to) = unsafe { ((*ctx.skb.skb).ingress_ifindex, (*ctx.skb.skb).ifindex) };
+    let there = flow::direction(flow, packet.direction);
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_jiffies64() };
+    if from != there.in_ifindex || from == to || !flow::expected(there, now) {
+        return twin(ctx, flow, there, to);
+    }
+    let Some(headers) = parse::headers(ctx, size_of::<parse::Headers>()) else { return };
+    // SAFETY: `headers` found the whole struct inside the packet.
+    let ethernet = unsafe { (*headers).ethernet };
+    if there.proofs == 0 {
+        there.out_ifindex = to;
+        there.ethernet = ethernet;
+    } else if there.out_ifindex != to || there.ethernet != ethernet {
+        debug!(ctx, "a flow left at {} and now leaves at {}", there.out_ifindex, to);
+        return flow::restart(flow, flow::OBSERVED);
+    }
+    let length = parse::wire_length(ctx);
+    if length > there.length {
+        there.length = length;
+    }
+    there.proofs += 1;
+    maps::count(Reason::Proof);
+    let back: &Direction = flow::direction(flow, packet.direction ^ 1);
+    if flow::state(flow) == flow::OBSERVED && there.proofs >= maps::proofs() && back.proofs >= maps::proofs() {
+        flow::set_state(flow, flow::PROMOTED);
+        maps::count(Reason::Promoted);
+        debug!(ctx, "promoted: {} and {}", there.in_ifindex, to);
+    }
+}
+
+/// The stack delivers a tuple that did not enter so: translation made it. All that was proven is void.
+///
+/// Where nothing was noted of the direction, nothing can be promoted, and there is nothing to void.
+#[inline(always)]
+fn twin(ctx: &TcContext, flow: *mut Flow, there: &Direction, to: u32) {
+    if there.noted != 0 && flow::direction(flow, 0).proofs | flow::direction(flow, 1).proofs != 0 {
+        maps::count(Reason::Twin);
+        debug!(ctx, "a translated twin of a flow leaves at {}", to);
+        flow::restart(flow, flow::OBSERVED);
+    }
+}

@@ -1,0 +1,118 @@
+//! What is noted of a flow, and when that is void.
+//!
+//! One direction of a flow may be handled on several CPUs at once, and nothing here is locked or atomic: a lost
+//! write costs a flow its promotion for a while (the counts then differ, and it starts anew), never a packet its way.
+
+use minicni_common::{Direction, Flow, FlowState, Reason};
+
+use crate::maps;
+
+/// Packets of one direction that may be on their way through the stack at once; more count as lost.
+const IN_FLIGHT: u64 = 64;
+
+pub const OBSERVED: u32 = FlowState::Observed as u32;
+pub const PROMOTED: u32 = FlowState::Promoted as u32;
+pub const CLOSING: u32 = FlowState::Closing as u32;
+
+const NO_DIRECTION: Direction = Direction {
+    noted_at: 0,
+    generation: 0,
+    in_ifindex: 0,
+    out_ifindex: 0,
+    noted: 0,
+    proofs: 0,
+    length: 0,
+    ethernet: [0; 12],
+};
+
+/// A flow of which nothing was seen.
+#[inline(always)]
+pub fn unseen() -> Flow {
+    Flow { directions: [NO_DIRECTION; 2], generation: maps::global_generation(), state: OBSERVED, reserved: 0 }
+}
+
+/// One direction of a flow in the map.
+#[inline(always)]
+pub fn direction<'a>(flow: *mut Flow, index: usize) -> &'a mut Direction {
+    // SAFETY: `flow` is a value of the flow map, which stays readable and writable for the run of the program even
+    // when it is evicted, and the index is masked to the two directions.
+    unsafe { &mut *(&raw mut (*flow).directions).cast::<Direction>().add(index & 1) }
+}
+
+/// The state of a flow in the map, read now.
+#[inline(always)]
+pub fn state(flow: *const Flow) -> u32 {
+    // SAFETY: as in `direction`.
+    unsafe { (&raw const (*flow).state).read_volatile() }
+}
+
+/// Sets the state of a flow in the map.
+#[inline(always)]
+pub fn set_state(flow: *mut Flow, state: u32) {
+    // SAFETY: as in `direction`.
+    unsafe { (&raw mut (*flow).state).write_volatile(state) }
+}
+
+/// The global generation that a flow was noted under.
+#[inline(always)]
+pub fn generation(flow: *const Flow) -> u64 {
+    // SAFETY: as in `direction`.
+    unsafe { (*flow).generation }
+}
+
+/// Forgets all that was seen of a flow and gives it a state.
+#[inline(always)]
+pub fn restart(flow: *mut Flow, new_state: u32) {
+    if state(flow) == PROMOTED {
+        maps::count(Reason::Demoted);
+    }
+    // Off the fast path first, then the rest.
+    set_state(flow, new_state);
+    // SAFETY: as in `direction`.
+    unsafe {
+        (*flow).directions = [NO_DIRECTION; 2];
+        (*flow).generation = maps::global_generation();
+    }
+}
+
+/// Whether a packet of this direction that the stack has is overdue, or too many are.
+#[inline(always)]
+fn lost(direction: &Direction, age: u64) -> bool {
+    let pending = direction.noted.wrapping_sub(direction.proofs);
+    pending != 0 && (pending > IN_FLIGHT || age > maps::grace())
+}
+
+/// Whether what was noted of this direction no longer counts for a packet entering at `ifindex` now.
+#[inline(always)]
+pub fn void(flow: *const Flow, direction: &Direction, ifindex: u32, now: u64) -> bool {
+    let age = now.wrapping_sub(direction.noted_at);
+    generation(flow) != maps::global_generation()
+        || direction.noted != 0
+            && (direction.in_ifindex != ifindex
+                || direction.generation != maps::generation(ifindex)
+                || age > maps::idle()
+                || lost(direction, age))
+}
+
+/// Whether the interface at which this direction entered was withdrawn since.
+#[inline(always)]
+pub fn gone(direction: &Direction) -> bool {
+    direction.noted != 0 && direction.generation != maps::generation(direction.in_ifindex)
+}
+
+/// Notes a packet that enters at `ifindex` and is handed to the stack.
+#[inline(always)]
+pub fn note(direction: &mut Direction, ifindex: u32, now: u64) {
+    if direction.noted == 0 {
+        direction.in_ifindex = ifindex;
+        direction.generation = maps::generation(ifindex);
+    }
+    direction.noted_at = now;
+    direction.noted += 1;
+}
+
+/// Whether a packet of this direction is expected from the stack.
+#[inline(always)]
+pub fn expected(direction: &Direction, now: u64) -> bool {
+    direction.noted != direction.proofs && now.wrapping_sub(direction.noted_at) <= maps::grace()
+}

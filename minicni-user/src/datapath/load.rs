@@ -1,0 +1,144 @@
+use std::{borrow::Cow, fs, path::Path};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Map, MapData, MapInfo, MapType},
+    programs::{ProgramError, SchedClassifier},
+};
+use minicni_common::{
+    Counters, Endpoint, Flow, FlowKey4,
+    names::{
+        COUNTERS, EGRESS, ENDPOINTS, FLOWS4, GENERATION_ENTRIES, GENERATIONS, INGRESS, MAPS, MAX_ENDPOINTS, MAX_FLOWS,
+        MapName, constants,
+    },
+};
+
+use super::{Constants, DatapathError, Pins, Programs};
+
+/// The eBPF object, as `cargo xtask build-ebpf` committed it.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/minicni.o");
+
+/// Loads the programs and pins them and their maps. Maps that are pinned already are kept, with what they remember.
+///
+/// Programs that are pinned already are replaced: the new ones are pinned under a temporary name and renamed, which
+/// an attached filter does not notice (see `link`'s block filter to replace those). `log_level` is that of aya-log:
+/// 0 is off, and then the verifier removes the code.
+///
+/// The caller holds the node's lock. It takes 20 to 50 ms, most of them to parse the kernel's BTF.
+pub fn load(pins: &Pins, object: &[u8], constants: &Constants, log_level: u8) -> Result<Programs, DatapathError> {
+    pins.create_dir()?;
+    for shape in &SHAPES {
+        shape.check(pins)?;
+    }
+    let tcp = u8::from(constants.tcp);
+    let mut loader = EbpfLoader::new();
+    for map in &MAPS {
+        loader.map_pin_path(map.symbol, Cow::Owned(pins.map(*map)));
+    }
+    let mut ebpf = loader
+        .override_global(constants::PROOFS, &constants.proofs, true)
+        .override_global(constants::REFRESH, &constants.refresh, true)
+        .override_global(constants::IDLE, &constants.idle, true)
+        .override_global(constants::GRACE, &constants.grace, true)
+        .override_global(constants::TCP, &tcp, true)
+        .override_global(aya_log::LEVEL, &log_level, true)
+        .load(object)?;
+    for name in [INGRESS, EGRESS] {
+        load_program(&mut ebpf, name, &pins.program(name))?;
+    }
+    pins.open_programs()
+}
+
+fn load_program(ebpf: &mut Ebpf, name: &'static str, pin: &Path) -> Result<(), DatapathError> {
+    let program: &mut SchedClassifier = ebpf
+        .program_mut(name)
+        .ok_or(DatapathError::NoProgram { name })?
+        .try_into()
+        .map_err(|_: ProgramError| DatapathError::NoProgram { name })?;
+    program.load().map_err(|source| DatapathError::Program { name, source })?;
+    // bpffs refuses dots in names.
+    let temporary = pin.with_file_name(format!("{name}-new"));
+    let pin_error = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| DatapathError::Pin { action, path, source }
+    };
+    if temporary.exists() {
+        fs::remove_file(&temporary).map_err(pin_error("remove", &temporary))?;
+    }
+    program.pin(&temporary).map_err(|source| DatapathError::PinProgram { path: temporary.clone(), source })?;
+    fs::rename(&temporary, pin).map_err(pin_error("rename to", pin))
+}
+
+/// The shape of a map, because aya reuses a pinned map without a look at it.
+struct Shape {
+    map: MapName,
+    kind: MapType,
+    key: usize,
+    value: usize,
+    entries: u32,
+}
+
+const SHAPES: [Shape; 4] = [
+    Shape {
+        map: ENDPOINTS,
+        kind: MapType::Hash,
+        key: size_of::<u32>(),
+        value: size_of::<Endpoint>(),
+        entries: MAX_ENDPOINTS,
+    },
+    Shape {
+        map: FLOWS4,
+        kind: MapType::LruHash,
+        key: size_of::<FlowKey4>(),
+        value: size_of::<Flow>(),
+        entries: MAX_FLOWS,
+    },
+    Shape {
+        map: GENERATIONS,
+        kind: MapType::Array,
+        key: size_of::<u32>(),
+        value: size_of::<u64>(),
+        entries: GENERATION_ENTRIES,
+    },
+    Shape {
+        map: COUNTERS,
+        kind: MapType::PerCpuArray,
+        key: size_of::<u32>(),
+        value: size_of::<Counters>(),
+        entries: 1,
+    },
+];
+
+impl Shape {
+    fn check(&self, pins: &Pins) -> Result<(), DatapathError> {
+        let path = pins.map(self.map);
+        if !path.exists() {
+            return Ok(());
+        }
+        let failed = |source| DatapathError::Map { action: "inspect", path: path.clone(), source };
+        let found = MapInfo::from_pin(&path).map_err(failed)?;
+        let kind = found.map_type().map_err(failed)?;
+        let properties = [
+            ("type", kind as u64, self.kind as u64),
+            ("key size", u64::from(found.key_size()), self.key as u64),
+            ("value size", u64::from(found.value_size()), self.value as u64),
+            ("max entries", u64::from(found.max_entries()), u64::from(self.entries)),
+        ];
+        for (property, found, expected) in properties {
+            if found != expected {
+                return Err(DatapathError::Shape { path, property, found, expected });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens a pinned map for one of aya's typed views.
+pub(super) fn open_map(pins: &Pins, map: MapName) -> Result<Map, DatapathError> {
+    let path = pins.map(map);
+    MapData::from_pin(&path).and_then(Map::from_map_data).map_err(|source| DatapathError::Map {
+        action: "open",
+        path,
+        source,
+    })
+}

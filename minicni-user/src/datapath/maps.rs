@@ -1,0 +1,140 @@
+//! Typed views of the pinned maps.
+
+use std::path::{Path, PathBuf};
+
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
+use minicni_common::{
+    Counters, Endpoint, Flow, FlowKey4,
+    names::{COUNTERS, ENDPOINTS, FLOWS4, GENERATIONS, GLOBAL_GENERATION, slot},
+};
+use nix::time::{ClockId, clock_gettime};
+
+use super::{DatapathError, Pins, load::open_map};
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(MapError) -> DatapathError {
+    let path = path.to_path_buf();
+    move |source| DatapathError::Map { action, path, source }
+}
+
+/// The endpoint map: what each interface is.
+#[derive(Debug)]
+pub struct Endpoints {
+    map: HashMap<MapData, u32, Endpoint>,
+    path: PathBuf,
+}
+
+impl Endpoints {
+    /// Opens the pinned map.
+    pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
+        let path = pins.map(ENDPOINTS);
+        let map = HashMap::try_from(open_map(pins, ENDPOINTS)?).map_err(failed("open", &path))?;
+        Ok(Self { map, path })
+    }
+
+    /// Enters or changes an interface.
+    pub fn insert(&mut self, ifindex: u32, endpoint: &Endpoint) -> Result<(), DatapathError> {
+        self.map.insert(ifindex, endpoint, 0).map_err(failed("insert into", &self.path))
+    }
+
+    /// What is known of an interface.
+    pub fn get(&self, ifindex: u32) -> Result<Option<Endpoint>, DatapathError> {
+        match self.map.get(&ifindex, 0) {
+            Ok(endpoint) => Ok(Some(endpoint)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(failed("read", &self.path)(error)),
+        }
+    }
+
+    /// Removes an interface; says whether it was there.
+    pub fn remove(&mut self, ifindex: u32) -> Result<bool, DatapathError> {
+        match self.map.remove(&ifindex) {
+            Ok(()) => Ok(true),
+            Err(MapError::KeyNotFound) => Ok(false),
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(nix::libc::ENOENT) => Ok(false),
+            Err(error) => Err(failed("remove from", &self.path)(error)),
+        }
+    }
+
+    /// Every interface, in no order.
+    pub fn all(&self) -> Result<Vec<(u32, Endpoint)>, DatapathError> {
+        self.map.iter().collect::<Result<_, _>>().map_err(failed("read", &self.path))
+    }
+}
+
+/// The flow cache.
+#[derive(Debug)]
+pub struct Flows {
+    map: HashMap<MapData, FlowKey4, Flow>,
+    path: PathBuf,
+}
+
+impl Flows {
+    /// Opens the pinned map.
+    pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
+        let path = pins.map(FLOWS4);
+        let map = HashMap::try_from(open_map(pins, FLOWS4)?).map_err(failed("open", &path))?;
+        Ok(Self { map, path })
+    }
+
+    /// Every flow that was seen lately, in no order. Flows come and go meanwhile.
+    pub fn all(&self) -> Result<Vec<(FlowKey4, Flow)>, DatapathError> {
+        self.map.iter().collect::<Result<_, _>>().map_err(failed("read", &self.path))
+    }
+
+    /// Forgets one flow; it proves itself again.
+    pub fn remove(&mut self, key: &FlowKey4) -> Result<(), DatapathError> {
+        match self.map.remove(key) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(failed("remove from", &self.path)(error)),
+        }
+    }
+}
+
+/// The generations: bumping one makes every flow noted under it prove itself again.
+pub struct Generations {
+    map: Array<MapData, u64>,
+    path: PathBuf,
+}
+
+impl Generations {
+    /// Opens the pinned map.
+    pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
+        let path = pins.map(GENERATIONS);
+        let map = Array::try_from(open_map(pins, GENERATIONS)?).map_err(failed("open", &path))?;
+        Ok(Self { map, path })
+    }
+
+    /// Voids what was proven of flows that enter or leave at an interface.
+    pub fn bump(&mut self, ifindex: u32) -> Result<(), DatapathError> {
+        self.set(slot(ifindex))
+    }
+
+    /// Voids what was proven of any flow: routes or firewall rules changed.
+    pub fn bump_all(&mut self) -> Result<(), DatapathError> {
+        self.set(GLOBAL_GENERATION)
+    }
+
+    // The time since boot is a value that the entry never had, without a read-modify-write that two processes could
+    // interleave.
+    fn set(&mut self, index: u32) -> Result<(), DatapathError> {
+        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_err(|errno| DatapathError::Pin {
+            action: "read CLOCK_BOOTTIME for",
+            path: self.path.clone(),
+            source: errno.into(),
+        })?;
+        let generation = now.tv_sec().unsigned_abs() * 1_000_000_000 + now.tv_nsec().unsigned_abs();
+        self.map.set(index, generation, 0).map_err(failed("write", &self.path))
+    }
+}
+
+/// The counters, summed over all CPUs.
+pub fn counters(pins: &Pins) -> Result<Counters, DatapathError> {
+    let path = pins.map(COUNTERS);
+    let map: PerCpuArray<_, Counters> =
+        PerCpuArray::try_from(open_map(pins, COUNTERS)?).map_err(failed("open", &path))?;
+    let mut sum = Counters::default();
+    for cpu in map.get(&0, 0).map_err(failed("read", &path))?.iter() {
+        sum.add(cpu);
+    }
+    Ok(sum)
+}

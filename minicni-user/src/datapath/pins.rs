@@ -1,0 +1,96 @@
+use std::{
+    fs,
+    os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
+};
+
+use aya::programs::{ProgramFd, ProgramInfo};
+use minicni_common::names::{EGRESS, INGRESS, LAYOUT_VERSION, MapName};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::DatapathError;
+
+/// Where programs and maps are pinned: `<bpfDir>/<layout version>/`.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    dir: PathBuf,
+}
+
+impl Pins {
+    /// The pins below `bpf_dir`, which need not exist yet.
+    pub fn new(bpf_dir: &Path) -> Self {
+        Self { dir: bpf_dir.join(LAYOUT_VERSION) }
+    }
+
+    /// The directory of the pins.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The pin of a map.
+    pub fn map(&self, map: MapName) -> PathBuf {
+        self.dir.join(map.pin)
+    }
+
+    /// The pin of a program, [`INGRESS`] or [`EGRESS`].
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Makes the directory; fails where that is not on a bpf file system.
+    pub(super) fn create_dir(&self) -> Result<(), DatapathError> {
+        let existing = self.dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+        match statfs(existing) {
+            Ok(stat) if stat.filesystem_type() == BPF_FS_MAGIC => {}
+            _ => return Err(DatapathError::NotBpffs { dir: self.dir.clone() }),
+        }
+        fs::create_dir_all(&self.dir).map_err(|source| DatapathError::Pin {
+            action: "create directory",
+            path: self.dir.clone(),
+            source,
+        })
+    }
+
+    /// Opens the two pinned programs. [`DatapathError::is_missing`] tells whether they were never loaded.
+    pub fn open_programs(&self) -> Result<Programs, DatapathError> {
+        Ok(Programs { ingress: self.open_program(INGRESS)?, egress: self.open_program(EGRESS)? })
+    }
+
+    // Not `SchedClassifier::from_pin`, which probes the kernel for features and takes ten times as long.
+    fn open_program(&self, name: &str) -> Result<Program, DatapathError> {
+        let path = self.program(name);
+        ProgramInfo::from_pin(&path)
+            .and_then(|info| Ok(Program { id: info.id(), fd: info.fd()? }))
+            .map_err(|source| DatapathError::OpenProgram { path, source })
+    }
+}
+
+/// The two programs, open.
+#[derive(Debug)]
+pub struct Programs {
+    ingress: Program,
+    egress: Program,
+}
+
+#[derive(Debug)]
+struct Program {
+    id: u32,
+    fd: ProgramFd,
+}
+
+impl Programs {
+    /// For packets that enter the host.
+    pub fn ingress(&self) -> BorrowedFd<'_> {
+        self.ingress.fd.as_fd()
+    }
+
+    /// For packets that the stack delivers.
+    pub fn egress(&self) -> BorrowedFd<'_> {
+        self.egress.fd.as_fd()
+    }
+
+    /// The kernel's ids of the programs: ingress, egress.
+    pub fn ids(&self) -> (u32, u32) {
+        (self.ingress.id, self.egress.id)
+    }
+}

@@ -1,0 +1,1 @@
+//! What a host needs before its first pod.

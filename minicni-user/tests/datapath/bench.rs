@@ -1,0 +1,228 @@
+//! A test bench: two pods' interfaces, the programs loaded, frames pushed through them.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use minicni::datapath::{Constants, Endpoints, Flows, Generations, OBJECT, Pins, counters, load};
+use minicni_common::{Counters, Direction, Endpoint, EndpointKind, Flow, Reason, names};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    unistd::geteuid,
+};
+use pcap_file::pcap::{PcapPacket, PcapWriter};
+
+use crate::packets::Frame;
+
+/// `TC_ACT_OK`, `TC_ACT_SHOT`, `TC_ACT_REDIRECT` of `linux/pkt_cls.h`.
+pub(crate) const OK: u32 = 0;
+pub(crate) const SHOT: u32 = 2;
+pub(crate) const REDIRECT: u32 = 7;
+
+/// A pod as the datapath knows it.
+#[derive(Clone, Copy)]
+pub(crate) struct Pod {
+    pub(crate) ifindex: u32,
+    pub(crate) address: [u8; 4],
+    pub(crate) mac: [u8; 6],
+    pub(crate) host_mac: [u8; 6],
+}
+
+/// Pod A, pod B, the pinned programs, and what was pushed through them so far.
+pub(crate) struct Bench {
+    pub(crate) a: Pod,
+    pub(crate) b: Pod,
+    pub(crate) pins: Pins,
+    name: &'static str,
+    frames: Vec<(Duration, Vec<u8>)>,
+}
+
+/// What became of a frame.
+pub(crate) struct Outcome {
+    pub(crate) action: u32,
+    pub(crate) frame: Vec<u8>,
+}
+
+/// Load-time constants under which nothing becomes stale by the clock.
+pub(crate) fn patient() -> Constants {
+    Constants { proofs: 8, refresh: 1 << 32, idle: 1 << 33, grace: 1 << 31, tcp: true }
+}
+
+/// Runs a test on a thread of its own, in namespaces of its own.
+pub(crate) fn run(name: &'static str, constants: Constants, test: impl FnOnce(&mut Bench) + Send) {
+    assert!(geteuid().is_root(), "the datapath tests load eBPF programs and need root; run `sudo -E cargo xtask test`");
+    let outcome = thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                let mut bench = Bench::new(name, &constants);
+                test(&mut bench);
+            })
+            .join()
+    });
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+impl Bench {
+    fn new(name: &'static str, constants: &Constants) -> Self {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        // The mount is seen by this thread alone and goes with it; any directory will do.
+        mount(Some("bpf"), "/mnt", Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
+        let object = std::env::var_os("MINICNI_EBPF_OBJECT").map(|path| std::fs::read(path).unwrap());
+        let pins = Pins::new(Path::new("/mnt/minicni"));
+        load(&pins, object.as_deref().unwrap_or(OBJECT), constants, 0).unwrap();
+        let pod = |number: u8| {
+            let name = format!("pod{number}");
+            let host_mac = [2, 0, 0, 0, 0xff, number];
+            add_interface(&name, host_mac);
+            let ifindex = nix::net::if_::if_nametoindex(name.as_str()).unwrap();
+            Pod { ifindex, address: [10, 1, 0, number], mac: [2, 0, 0, 0, 0, number], host_mac }
+        };
+        let (a, b) = (pod(2), pod(3));
+        let mut bench = Self { a, b, pins, name, frames: Vec::new() };
+        bench.enter(a, 0);
+        bench.enter(b, 0);
+        bench
+    }
+
+    /// Enters a pod into the endpoint map.
+    pub(crate) fn enter(&mut self, pod: Pod, flags: u32) {
+        let endpoint = Endpoint {
+            kind: EndpointKind::Pod as u32,
+            flags,
+            ipv4: pod.address,
+            mac: pod.mac,
+            reserved: [0; 2],
+            ipv6: [0; 16],
+        };
+        Endpoints::open(&self.pins).unwrap().insert(pod.ifindex, &endpoint).unwrap();
+    }
+
+    pub(crate) fn generations(&self) -> Generations {
+        Generations::open(&self.pins).unwrap()
+    }
+
+    /// The one flow in the cache.
+    pub(crate) fn flow(&self) -> Flow {
+        let flows = Flows::open(&self.pins).unwrap().all().unwrap();
+        assert_eq!(flows.len(), 1, "{flows:?}");
+        flows[0].1
+    }
+
+    /// The direction of the one flow that enters at a pod.
+    pub(crate) fn direction_from(&self, pod: Pod) -> Direction {
+        let flow = self.flow();
+        *flow.directions.iter().find(|direction| direction.in_ifindex == pod.ifindex).unwrap()
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        counters(&self.pins).unwrap()
+    }
+
+    /// A frame enters the host from a pod.
+    pub(crate) fn ingress(&mut self, from: Pod, frame: &[u8]) -> Outcome {
+        self.push(names::INGRESS, from.ifindex, 0, 0, frame)
+    }
+
+    /// As `ingress`, of a GSO packet with segments of `gso_size` bytes.
+    pub(crate) fn ingress_gso(&mut self, from: Pod, gso_size: u32, frame: &[u8]) -> Outcome {
+        self.push(names::INGRESS, from.ifindex, 0, gso_size, frame)
+    }
+
+    /// The stack delivers a frame to a pod; it had entered at the interface `from`.
+    pub(crate) fn egress(&mut self, from: u32, to: Pod, frame: &[u8]) -> Outcome {
+        self.push(names::EGRESS, to.ifindex, from, 0, frame)
+    }
+
+    fn push(&mut self, program: &str, ifindex: u32, ingress_ifindex: u32, gso_size: u32, frame: &[u8]) -> Outcome {
+        let mut context = [0_u8; 192];
+        context[36..40].copy_from_slice(&ingress_ifindex.to_ne_bytes());
+        context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
+        context[176..180].copy_from_slice(&gso_size.to_ne_bytes());
+        let mut out = vec![0_u8; 70_000];
+        let program = SchedClassifier::from_pin(self.pins.program(program)).unwrap();
+        let result = program
+            .test_run(TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut out),
+                ctx_in: Some(&context),
+                ..TestRunOptions::new()
+            })
+            .unwrap();
+        out.truncate(result.data_size_out as usize);
+        let time = Duration::from_micros(self.frames.len() as u64);
+        self.frames.extend([(time, frame.to_vec()), (time, out.clone())]);
+        Outcome { action: result.return_value, frame: out }
+    }
+
+    /// Pushes a frame in and asserts its action and that exactly these counters grew, by one each.
+    #[track_caller]
+    pub(crate) fn expect(
+        &mut self,
+        reasons: &[Reason],
+        action: u32,
+        push: impl FnOnce(&mut Self) -> Outcome,
+    ) -> Outcome {
+        let before = self.counters();
+        let outcome = push(self);
+        let after = self.counters();
+        let grown: Vec<_> = Reason::ALL
+            .iter()
+            .flat_map(|reason| vec![*reason; usize::try_from(after.get(*reason) - before.get(*reason)).unwrap()])
+            .collect();
+        assert_eq!(grown, reasons, "{:?}", self.name);
+        assert_eq!(outcome.action, action);
+        outcome
+    }
+
+    /// One packet through the stack, unchanged but for what a router changes.
+    #[track_caller]
+    pub(crate) fn through_the_stack(&mut self, from: Pod, to: Pod, frame: &Frame, reason: Reason, events: &[Reason]) {
+        self.expect(&[reason], OK, |bench| bench.ingress(from, &frame.bytes()));
+        let routed = frame.routed(to.mac, to.host_mac);
+        self.expect(events, OK, |bench| bench.egress(from.ifindex, to, &routed.bytes()));
+    }
+
+    /// Sends packets both ways until the flow is promoted.
+    #[track_caller]
+    pub(crate) fn promote(&mut self, there: &Frame, back: &Frame) {
+        let (a, b) = (self.a, self.b);
+        for round in 1..=8 {
+            self.through_the_stack(a, b, there, Reason::Learning, &[Reason::Proof]);
+            let events: &[_] = if round == 8 { &[Reason::Proof, Reason::Promoted] } else { &[Reason::Proof] };
+            self.through_the_stack(b, a, back, Reason::Learning, events);
+        }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            return;
+        }
+        let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/pcap");
+        let path = dir.join(format!("{}.pcap", self.name));
+        let written = std::fs::create_dir_all(&dir).and_then(|()| File::create(&path)).map(|file| {
+            let Ok(mut writer) = PcapWriter::new(file) else { return };
+            for (time, frame) in &self.frames {
+                let length = u32::try_from(frame.len()).unwrap_or_default();
+                let _ = writer.write_packet(&PcapPacket::new(*time, length, frame));
+            }
+        });
+        eprintln!("frames in {}: {written:?}", path.display());
+    }
+}
+
+fn add_interface(name: &str, mac: [u8; 6]) {
+    let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+    let status = Command::new("ip").args(["link", "add", name, "address", &mac, "type", "veth"]).status().unwrap();
+    assert!(status.success());
+}

@@ -1,0 +1,9 @@
+//! The eBPF programs under `BPF_PROG_TEST_RUN`: crafted packets in, verdicts, counters and rewritten frames out.
+//!
+//! Needs root. Each test runs in a network and mount namespace of its own, with a bpf file system of its own. The
+//! frames of a test that failed are in `target/pcap/`.
+
+mod bench;
+mod packets;
+mod promotion;
+mod verdicts;
