@@ -1,2 +1,23 @@
-//! xtask
-fn main() {}
+//! The command line of [`xtask`]: `cargo xtask --help`.
+
+use clap::{Parser, Subcommand};
+use xtask::ebpf;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Builds, shows, tests and measures minicni")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Builds the eBPF object that user space embeds, the same bytes wherever it is built
+    BuildEbpf(ebpf::Arguments),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::BuildEbpf(arguments) => ebpf::run(&arguments),
+    }
+}
