@@ -22,17 +22,17 @@ const SOURCES: [&str; 5] = [
 
 /// Written beside the object.
 #[derive(Deserialize, Serialize)]
-pub struct Manifest {
+pub(super) struct Manifest {
     /// SHA-256 over the sources: their paths and contents.
-    pub sources: String,
+    pub(super) sources: String,
     /// SHA-256 of the object.
-    pub object: String,
+    pub(super) object: String,
     /// Compiler, its LLVM, and linker.
-    pub toolchain: String,
+    pub(super) toolchain: String,
 }
 
 impl Manifest {
-    pub fn read(path: &Path) -> Result<Option<Self>> {
+    pub(super) fn read(path: &Path) -> Result<Option<Self>> {
         match fs::read(path) {
             Ok(bytes) => {
                 serde_json::from_slice(&bytes).map(Some).with_context(|| format!("{} is malformed", path.display()))
@@ -42,17 +42,17 @@ impl Manifest {
         }
     }
 
-    pub fn write(&self, path: &Path) -> Result<()> {
+    pub(super) fn write(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self)? + "\n";
         fs::write(path, text).with_context(|| format!("write {}", path.display()))
     }
 }
 
-pub fn digest(bytes: &[u8]) -> String {
+pub(super) fn digest(bytes: &[u8]) -> String {
     hex(Sha256::digest(bytes).as_slice())
 }
 
-pub fn hash_of_sources() -> Result<String> {
+pub(super) fn hash_of_sources() -> Result<String> {
     let mut files = Vec::new();
     for source in SOURCES {
         collect(&command::root().join(source), &mut files)?;

@@ -16,13 +16,13 @@ const PACKAGES: [&str; 5] = ["rustc-web", "cargo-web", "rust-web-src", "llvm-22-
 const LLVM: &str = "/usr/lib/llvm-22";
 
 /// Programs that fit together.
-pub struct Toolchain {
+pub(super) struct Toolchain {
     /// What is said of it in the manifest.
-    pub identity: String,
+    pub(super) identity: String,
     /// `llvm-strip`.
-    pub strip: PathBuf,
+    pub(super) strip: PathBuf,
     /// Where the compiler keeps the sources of `core`.
-    pub sysroot: PathBuf,
+    pub(super) sysroot: PathBuf,
     cargo: PathBuf,
     rustc: PathBuf,
     linker: PathBuf,
@@ -30,7 +30,7 @@ pub struct Toolchain {
 
 impl Toolchain {
     /// Cargo of this toolchain, without what the outer cargo left in the environment.
-    pub fn cargo(&self) -> Command {
+    pub(super) fn cargo(&self) -> Command {
         let mut cargo = Command::new(&self.cargo);
         for name in
             ["CARGO", "RUSTUP_TOOLCHAIN", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_TARGET_DIR", "RUSTC_WRAPPER"]
@@ -47,7 +47,7 @@ impl Toolchain {
 }
 
 /// Finds a toolchain, the manifest's where it is there; installs Debian's where nothing is.
-pub fn find(committed: Option<&Manifest>) -> Result<Toolchain> {
+pub(super) fn find(committed: Option<&Manifest>) -> Result<Toolchain> {
     let mut found = candidates();
     if found.is_empty() {
         prepare()?;

@@ -1,0 +1,135 @@
+//! The few things done to files, each of which either happened or did not.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::path::Path;
+
+#[cfg(test)]
+use super::fault;
+use super::{IpamError, Result};
+
+/// Names with this first character are half of something that was killed.
+const TEMPORARY: char = '.';
+
+/// Creates a directory and those above it, for root alone.
+pub(super) fn make_dir(path: &Path) -> Result<()> {
+    let make = || {
+        #[cfg(test)]
+        fault::step()?;
+        DirBuilder::new().recursive(true).mode(0o700).create(path)
+    };
+    make().map_err(failed("create directory", path))
+}
+
+/// Waits for the lock and holds it until the file is dropped, or the process dies.
+pub(super) fn lock(path: &Path) -> Result<File> {
+    let take = || {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+        loop {
+            match file.lock() {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                done => return done.map(|()| file),
+            }
+        }
+    };
+    take().map_err(failed("lock", path))
+}
+
+/// The contents of a file, `None` if there is none.
+pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        contents => contents.map(Some),
+    }
+}
+
+/// Writes a file or leaves it as it was. Only for the holder of the lock: the temporary name is always the same, so
+/// that whoever is killed leaves no more than one.
+pub(super) fn replace(path: &Path, contents: &[u8]) -> Result<()> {
+    let temporary = path.with_file_name(".new");
+    let write = || {
+        #[cfg(test)]
+        fault::step()?;
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        #[cfg(test)]
+        fault::tear(&mut file, contents)?;
+        file.write_all(contents)?;
+        file.sync_all()?;
+        #[cfg(test)]
+        fault::step()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(failed("write", path))
+}
+
+/// The text of a symlink, `None` if there is none. What is not a symlink has an empty text.
+pub(super) fn read_link(path: &Path) -> Result<Option<String>> {
+    match fs::read_link(path) {
+        Ok(text) => Ok(Some(text.to_string_lossy().into_owned())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(Some(String::new())),
+        Err(error) => Err(failed("read symlink", path)(error)),
+    }
+}
+
+/// Creates a symlink, or replaces the one that is there.
+pub(super) fn replace_link(path: &Path, text: &str) -> Result<()> {
+    let temporary = path.with_file_name(".new-link");
+    let write = || {
+        #[cfg(test)]
+        fault::step()?;
+        match symlink(text, &temporary) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                fs::remove_file(&temporary)?;
+                symlink(text, &temporary)?;
+            }
+            done => done?,
+        }
+        #[cfg(test)]
+        fault::step()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(failed("write symlink", path))
+}
+
+/// Creates a symlink where there is none.
+pub(super) fn make_link(path: &Path, text: &str) -> Result<()> {
+    let write = || {
+        #[cfg(test)]
+        fault::step()?;
+        symlink(text, path)
+    };
+    write().map_err(failed("create symlink", path))
+}
+
+/// Removes a file or symlink, if there is one.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    let unlink = || {
+        #[cfg(test)]
+        fault::step()?;
+        fs::remove_file(path)
+    };
+    match unlink() {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        done => done.map_err(failed("remove", path)),
+    }
+}
+
+/// The names in a directory, sorted, without temporary ones and without such that are not UTF-8, which nothing here
+/// ever writes.
+pub(super) fn names(dir: &Path) -> Result<Vec<String>> {
+    let list = || -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            names.extend(entry?.file_name().into_string().ok().filter(|name| !name.starts_with(TEMPORARY)));
+        }
+        names.sort_unstable();
+        Ok(names)
+    };
+    list().map_err(failed("list", dir))
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IpamError {
+    move |source| IpamError::Io { action, path: path.to_owned(), source }
+}

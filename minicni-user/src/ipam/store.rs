@@ -1,0 +1,158 @@
+//! The directory of one network: opening it, and what can be read without the lock.
+
+use std::fs::File;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::clock::{Clock, boottime};
+use super::{Lease, LeaseState, Owner, RangeSet, Result, files};
+
+/// The leases of one network, on disk. Any number of processes may have it open; every change is made under a lock that
+/// is held during one call.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pub(super) dir: PathBuf,
+    pub(super) cooldown: Duration,
+    pub(super) clock: Clock,
+}
+
+/// How full a pool is. What is neither leased nor cooling is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Addresses the pool may hand out.
+    pub size: u128,
+    /// Addresses in use, those with an unreadable lease included.
+    pub leased: u128,
+    /// Addresses released less than the cooldown ago. They are handed out when nothing else is left.
+    pub cooling: u128,
+}
+
+impl Store {
+    /// Opens `dir` (`<stateDir>/ipam/<network>`), which is created if need be. `boot_id` is that of the running kernel;
+    /// what an earlier boot left is dropped. A released address rests for `cooldown` while others are free.
+    pub fn open(dir: &Path, boot_id: &str, cooldown: Duration) -> Result<Self> {
+        let store = Self { dir: dir.to_owned(), cooldown, clock: boottime };
+        if !store.is_of_boot(boot_id) {
+            store.start_boot(boot_id)?;
+        }
+        Ok(store)
+    }
+
+    fn is_of_boot(&self, boot_id: &str) -> bool {
+        // A file that can not be read is written anew, which tells what is wrong with it.
+        matches!(files::read(&self.dir.join("boot_id")), Ok(Some(found)) if found == boot_id.as_bytes())
+    }
+
+    /// The boot id is written last: whoever is killed half way leaves the old one, and all of this is done again.
+    fn start_boot(&self, boot_id: &str) -> Result<()> {
+        files::make_dir(&self.dir)?;
+        let _lock = self.lock()?;
+        if self.is_of_boot(boot_id) {
+            return Ok(());
+        }
+        for dir in [self.leases(), self.owners_dir()] {
+            files::make_dir(&dir)?;
+            for name in files::names(&dir)? {
+                files::remove(&dir.join(name))?;
+            }
+        }
+        files::replace(&self.dir.join("boot_id"), boot_id.as_bytes())
+    }
+
+    /// The addresses that are leased or cooling, in the order of addresses.
+    pub fn list(&self) -> Result<Vec<Lease>> {
+        let mut leases: Vec<Lease> = files::names(&self.leases())?
+            .iter()
+            .filter_map(|name| name.parse::<IpAddr>().ok().filter(|address| address.to_string() == *name))
+            .filter_map(|address| Some(Lease { address, state: self.lease(address)? }))
+            .collect();
+        leases.sort_unstable_by_key(|lease| lease.address);
+        Ok(leases)
+    }
+
+    /// Everybody who holds addresses. An owner whose ADD or DEL was killed may be among them; releasing it is right.
+    pub fn owners(&self) -> Result<Vec<Owner>> {
+        let names = files::names(&self.owners_dir())?;
+        Ok(names.into_iter().filter_map(|name| Owner::try_from(name).ok()).collect())
+    }
+
+    /// The addresses of an owner, in the order of the range sets; none if it is unknown. One whose lease is unreadable
+    /// is among them.
+    pub fn addresses_of(&self, owner: &Owner) -> Result<Vec<IpAddr>> {
+        Ok(self.held(owner, self.indexed(owner)?.unwrap_or_default()))
+    }
+
+    /// How full each range set is, in their order. One for each, because a /64 would hide a /24 that is exhausted.
+    pub fn capacity(&self, sets: &[RangeSet]) -> Result<Vec<Usage>> {
+        let leases = self.list()?;
+        let now = (self.clock)();
+        let usage = |set: &RangeSet| {
+            let mut usage = Usage { size: set.size(), leased: 0, cooling: 0 };
+            for lease in leases.iter().filter(|lease| set.contains(lease.address)) {
+                match lease.state {
+                    LeaseState::Leased { .. } | LeaseState::Unreadable { .. } => usage.leased += 1,
+                    LeaseState::Cooling { since } if !self.has_cooled(since, now) => usage.cooling += 1,
+                    LeaseState::Cooling { .. } => {}
+                }
+            }
+            usage
+        };
+        Ok(sets.iter().map(usage).collect())
+    }
+
+    pub(super) fn lock(&self) -> Result<File> {
+        files::lock(&self.dir.join("lock"))
+    }
+
+    pub(super) fn leases(&self) -> PathBuf {
+        self.dir.join("leases")
+    }
+
+    pub(super) fn lease_path(&self, address: IpAddr) -> PathBuf {
+        self.leases().join(address.to_string())
+    }
+
+    pub(super) fn owners_dir(&self) -> PathBuf {
+        self.dir.join("owners")
+    }
+
+    pub(super) fn owner_path(&self, owner: &Owner) -> PathBuf {
+        self.owners_dir().join(owner.to_string())
+    }
+
+    /// Why an address is not free, `None` if it is.
+    pub(super) fn lease(&self, address: IpAddr) -> Option<LeaseState> {
+        match files::read(&self.lease_path(address)) {
+            Ok(contents) => Some(LeaseState::decode(&contents?)),
+            Err(error) => Some(LeaseState::Unreadable { reason: error.to_string() }),
+        }
+    }
+
+    /// Seconds are whole, so it must be more than the cooldown to be never less.
+    pub(super) fn has_cooled(&self, since: u64, now: u64) -> bool {
+        Duration::from_secs(now.saturating_sub(since)) > self.cooldown
+    }
+
+    /// The addresses that the owner's symlink names, `None` if there is none. A symlink that says nothing sensible is
+    /// answered from the leases themselves, which takes as long as there are leases.
+    pub(super) fn indexed(&self, owner: &Owner) -> Result<Option<Vec<IpAddr>>> {
+        let Some(text) = files::read_link(&self.owner_path(owner))? else { return Ok(None) };
+        if let Ok(addresses) = addresses(&text) {
+            return Ok(Some(addresses));
+        }
+        let own = self.list()?.into_iter().filter(|lease| lease.state.is_leased_by(owner));
+        Ok(Some(own.map(|lease| lease.address).collect()))
+    }
+
+    /// Those of the addresses its symlink names that the owner really has, or may have.
+    pub(super) fn held(&self, owner: &Owner, indexed: Vec<IpAddr>) -> Vec<IpAddr> {
+        let holds = |state: LeaseState| state.is_leased_by(owner) || matches!(state, LeaseState::Unreadable { .. });
+        indexed.into_iter().filter(|address| self.lease(*address).is_some_and(holds)).collect()
+    }
+}
+
+/// The addresses in the text of a symlink.
+pub(super) fn addresses(text: &str) -> std::result::Result<Vec<IpAddr>, std::net::AddrParseError> {
+    text.split(',').map(str::parse).collect()
+}
