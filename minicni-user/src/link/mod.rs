@@ -1,1 +1,30 @@
-//! link
+//! Netlink, network namespaces and sysctls: what the plugin and the daemon say to the kernel.
+//!
+//! Builders ([`veth`], [`route`], [`clsact`], …) return a [`Request`]; [`Socket::batch`] sends many of them in one system
+//! call and collects every answer. The room knows neither pods nor CNI. Everything blocks, nothing is spawned except the
+//! thread of [`Netns::run`].
+
+mod address;
+mod device;
+mod error;
+mod mac;
+mod neighbour;
+mod netns;
+mod request;
+mod route;
+mod socket;
+pub mod sysctl;
+#[cfg(test)]
+mod tests;
+mod traffic_control;
+
+pub use address::address;
+pub use device::{LinkInfo, VethEnd, alias, delete_link, link_up, veth, without_link_local};
+pub use error::LinkError;
+pub use mac::{MacAddress, MacAddressError};
+pub use neighbour::{Neighbour, neighbour};
+pub use netns::Netns;
+pub use request::Request;
+pub use route::{Route, RouteFilter, RouteScope, delete_route, route};
+pub use socket::Socket;
+pub use traffic_control::{Filter, Qdisc, block_filter, clsact};

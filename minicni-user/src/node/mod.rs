@@ -1,1 +1,19 @@
-//! What a host needs before its first pod.
+//! What a host needs before its first pod, whoever prepares it: the daemon, or the plugin where there is no daemon.
+//!
+//! * [`StateDir`]: where the state of a node is, and the lock that serialises its preparation
+//! * [`Facts`]: what was found out about the node, for the plugin to read
+//! * [`prepare`]: kernel settings and eBPF programs
+//! * [`attach`]: the shared tc blocks
+
+pub mod attach;
+mod error;
+mod facts;
+mod mode;
+mod prepare;
+mod state;
+
+pub use error::NodeError;
+pub use facts::Facts;
+pub use mode::{Datapath, Mode};
+pub use prepare::{Settings, conntrack_is_liberal, prepare};
+pub use state::{DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, StateDir, boot_id};

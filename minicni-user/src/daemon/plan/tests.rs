@@ -1,0 +1,185 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn node(name: &str, cidrs: &[&str], ips: &[&str]) -> Node {
+    Node {
+        name: name.into(),
+        pod_cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
+        internal_ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+    }
+}
+
+fn local(ifindex: u32, address: &str) -> LocalPrefix {
+    let net: IpNet = address.parse().unwrap();
+    LocalPrefix { ifindex, ifname: format!("eth{ifindex}"), address: net.addr(), on_link: net.trunc() }
+}
+
+fn route(dst: &str, gateway: &str, ifindex: u32) -> RouteSpec {
+    RouteSpec {
+        dst: dst.parse().unwrap(),
+        gateway: Some(gateway.parse().unwrap()),
+        ifindex: Some(ifindex),
+        metric: 0,
+        protocol: ROUTE_PROTOCOL,
+    }
+}
+
+/// The one problem's text names all of `parts`.
+#[track_caller]
+fn assert_problem(problems: &[Problem], parts: &[&str]) {
+    let [problem] = problems else { panic!("one problem expected: {problems:?}") };
+    let text = problem.to_string();
+    for part in parts {
+        assert!(text.contains(part), "{text:?} does not name {part:?}");
+    }
+}
+
+fn me() -> Node {
+    node("me", &["10.244.0.0/24"], &["10.0.0.1"])
+}
+
+#[test]
+fn every_other_node_gets_a_route_through_its_internal_ip() {
+    let nodes = [node("b", &["10.244.2.0/24"], &["10.0.0.3"]), me(), node("a", &["10.244.1.0/24"], &["10.0.0.2"])];
+    let (routes, problems) = desired(&nodes, "me", &[local(2, "10.0.0.1/24")]);
+    assert_eq!(routes, [route("10.244.1.0/24", "10.0.0.2", 2), route("10.244.2.0/24", "10.0.0.3", 2)]);
+    assert_eq!(problems, []);
+}
+
+#[test]
+fn a_node_that_cannot_be_routed_is_a_problem_of_its_own_only() {
+    let good = node("good", &["10.244.9.0/24"], &["10.0.0.9"]);
+    let on_the_network = [local(2, "10.0.0.1/24")];
+    for (bad, parts) in [
+        (node("far", &["10.244.1.0/24"], &["10.7.0.2"]), ["node far", "10.7.0.2", "10.0.0.0/24 on eth2"]),
+        (node("new", &[], &["10.0.0.2"]), ["node new", "spec.podCIDR", "allocate-node-cidrs"]),
+        (node("six", &["10.244.1.0/24"], &["fd00::2"]), ["node six", "InternalIP", "no IPv4 address"]),
+        (node("twin", &["10.244.1.0/24"], &["10.0.0.1"]), ["node twin", "10.0.0.1", "address of this host"]),
+        (node("wide", &["10.0.0.0/16"], &["10.0.0.2"]), ["node wide", "10.0.0.0/16 covers the InternalIP", "of node"]),
+        (node("all", &["0.0.0.0/0"], &["10.0.0.2"]), ["node all", "0.0.0.0/0 covers the InternalIP", "of node"]),
+        (node("dup", &["10.244.9.0/25"], &["10.0.0.2"]), ["node dup", "10.244.9.0/25", "10.244.9.0/24 of node good"]),
+        (node("own", &["10.244.0.0/24"], &["10.0.0.2"]), ["node own", "10.244.0.0/24", "of node me"]),
+    ] {
+        let (routes, problems) = desired(&[bad, me(), good.clone()], "me", &on_the_network);
+        assert_eq!(routes, [route("10.244.9.0/24", "10.0.0.9", 2)]);
+        assert_problem(&problems, &parts);
+    }
+}
+
+#[test]
+fn ipv6_is_ignored_where_there_is_ipv4() {
+    let dual = node("a", &["fd00:1::/64", "10.244.1.0/24"], &["fd00::2", "10.0.0.2"]);
+    let (routes, problems) = desired(&[me(), dual], "me", &[local(2, "10.0.0.1/24"), local(2, "fd00::1/64")]);
+    assert_eq!(routes, [route("10.244.1.0/24", "10.0.0.2", 2)]);
+    assert_eq!(problems, []);
+}
+
+#[test]
+fn an_unknown_own_name_is_a_problem_and_the_own_pods_are_not_routed_away() {
+    let nodes = [me(), node("a", &["10.244.1.0/24"], &["10.0.0.2"])];
+    let (routes, problems) = desired(&nodes, "mee", &[local(2, "10.0.0.1/24")]);
+    assert_eq!(routes, [route("10.244.1.0/24", "10.0.0.2", 2)]);
+    let texts: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    assert!(texts[0].contains("node mee") && texts[1].contains("10.0.0.1 is an address of this host"), "{texts:?}");
+}
+
+#[test]
+fn the_uplink_is_the_longest_prefix_and_then_the_interface_of_the_own_internal_ip() {
+    let nodes = [me(), node("a", &["10.244.1.0/24"], &["10.0.0.2"])];
+    for (prefixes, uplink) in [
+        (vec![local(2, "10.0.0.7/24"), local(3, "10.0.0.1/24")], 3),
+        (vec![local(2, "10.0.0.7/28"), local(3, "10.0.0.1/24")], 2),
+        (vec![local(4, "10.0.0.8/24"), local(3, "10.0.0.7/24")], 3),
+    ] {
+        assert_eq!(desired(&nodes, "me", &prefixes).0, [route("10.244.1.0/24", "10.0.0.2", uplink)]);
+    }
+}
+
+#[test]
+fn without_any_network_the_problem_says_so() {
+    assert_problem(&desired(&[me(), node("a", &["10.1.0.0/24"], &["10.0.0.2"])], "me", &[]).1, &["none is up"]);
+}
+
+/// The kernel's table: destination and metric may repeat only through `append`, and `replace` hits the first.
+fn apply(table: &mut Vec<RouteSpec>, op: &Op) {
+    let position = |table: &[RouteSpec], new: &RouteSpec| {
+        table.iter().position(|route| (route.dst, route.metric) == (new.dst, new.metric))
+    };
+    match op {
+        Op::Add(route) => {
+            assert_eq!(position(table, route), None, "EEXIST: {op}");
+            table.push(route.clone());
+        }
+        Op::Replace { old, new } => {
+            let at = position(table, new).expect("ENOENT");
+            assert_eq!(&table[at], old);
+            assert!(!table.contains(new), "EEXIST: {op}");
+            table[at] = new.clone();
+        }
+        Op::Delete(route) => {
+            let at = table.iter().position(|other| other == route).expect("ESRCH");
+            table.remove(at);
+        }
+    }
+}
+
+fn any_route(dsts: std::ops::Range<u8>, protocol: u8) -> impl Strategy<Value = RouteSpec> {
+    (dsts, 1_u8..4, 1_u32..3, 0_u32..2).prop_map(move |(dst, gateway, ifindex, metric)| RouteSpec {
+        metric,
+        protocol,
+        ..route(&format!("10.{dst}.0.0/16"), &format!("192.168.0.{gateway}"), ifindex)
+    })
+}
+
+fn any_desired() -> impl Strategy<Value = Vec<RouteSpec>> {
+    proptest::collection::btree_map(0_u8..8, any_route(0..1, ROUTE_PROTOCOL), 0..8).prop_map(|routes| {
+        routes
+            .into_iter()
+            .map(|(dst, r)| RouteSpec { dst: format!("10.{dst}.0.0/16").parse().unwrap(), metric: 0, ..r })
+            .collect()
+    })
+}
+
+fn any_table() -> impl Strategy<Value = Vec<RouteSpec>> {
+    let ours = proptest::collection::btree_set(any_route(0..8, ROUTE_PROTOCOL), 0..12);
+    let foreign = proptest::collection::btree_set(any_route(8..12, 4), 0..6);
+    (ours, foreign).prop_map(|(ours, foreign)| ours.into_iter().chain(foreign).collect::<Vec<_>>()).prop_shuffle()
+}
+
+proptest! {
+    #[test]
+    fn applying_a_plan_gives_what_was_desired_and_leaves_foreign_routes_alone(wanted in any_desired(), actual in any_table()) {
+        let foreign: Vec<_> = actual.iter().filter(|route| route.protocol != ROUTE_PROTOCOL).cloned().collect();
+        let mut table = actual.clone();
+        for op in plan(&wanted, &actual) {
+            apply(&mut table, &op);
+        }
+        let (mut ours, rest): (Vec<_>, Vec<_>) = table.iter().cloned().partition(|route| route.protocol == ROUTE_PROTOCOL);
+        ours.sort();
+        prop_assert_eq!(&ours, &wanted);
+        prop_assert_eq!(rest, foreign);
+        prop_assert_eq!(plan(&wanted, &table), []);
+    }
+
+    #[test]
+    fn nothing_is_planned_for_what_is_already_there(wanted in any_desired()) {
+        prop_assert_eq!(plan(&wanted, &wanted), []);
+    }
+
+    #[test]
+    fn foreign_routes_never_appear_in_a_plan_even_where_they_are_in_the_way(
+        wanted in any_desired(),
+        foreign in proptest::collection::vec(any_route(0..8, 4), 0..8),
+    ) {
+        let added: Vec<_> = wanted.iter().cloned().map(Op::Add).collect();
+        prop_assert_eq!(plan(&wanted, &foreign), added);
+    }
+
+    #[test]
+    fn deletions_come_last(wanted in any_desired(), actual in any_table()) {
+        let ops = plan(&wanted, &actual);
+        let first_delete = ops.iter().position(|op| matches!(op, Op::Delete(_))).unwrap_or(ops.len());
+        prop_assert!(ops[first_delete..].iter().all(|op| matches!(op, Op::Delete(_))));
+    }
+}

@@ -1,0 +1,131 @@
+use std::os::fd::AsFd as _;
+
+use nix::errno::Errno;
+
+use super::{
+    HOST_INDEX, HOST_MAC, POD_END, POD_INDEX, POD_MAC, fresh_netns, host_end, in_fresh_netns, link_in, socket_with_pair,
+};
+use crate::link::{LinkError, Socket, VethEnd, alias, delete_link, link_up, sysctl, veth, without_link_local};
+
+#[test]
+fn a_veth_pair_is_made_with_its_peer_inside_another_namespace() {
+    in_fresh_netns(|| {
+        let pod = fresh_netns();
+        let mut socket = socket_with_pair(&pod);
+        socket.batch(vec![alias(HOST_INDEX, "shop/cart-7f9c")]).unwrap();
+
+        let host = socket.link_by_name("mni0").unwrap().unwrap();
+        assert_eq!(
+            (host.ifindex, host.mac, host.mtu, host.up, host.kind.as_deref(), host.alias.as_deref()),
+            (HOST_INDEX, Some(HOST_MAC), 1450, true, Some("veth"), Some("shop/cart-7f9c"))
+        );
+        assert_eq!(host.peer_ifindex, Some(POD_INDEX));
+        assert!(host.peer_netns_id.is_some());
+        assert_eq!(socket.link_by_index(HOST_INDEX).unwrap().as_ref(), Some(&host));
+        assert!(socket.links().unwrap().contains(&host));
+
+        let peer = link_in(&pod, "eth0").unwrap();
+        assert_eq!(
+            (peer.ifindex, peer.mac, peer.mtu, peer.up, peer.kind.as_deref()),
+            (POD_INDEX, Some(POD_MAC), 1450, false, Some("veth"))
+        );
+        assert_eq!(socket.link_by_name("eth0").unwrap(), None);
+    });
+}
+
+#[test]
+fn an_index_is_chosen_by_the_kernel_where_none_is_given() {
+    in_fresh_netns(|| {
+        let pod = fresh_netns();
+        let host = VethEnd { ifindex: None, ..host_end("mni0") };
+        let peer = VethEnd { ifindex: None, ..POD_END };
+        let mut socket = Socket::open().unwrap();
+        socket.batch(vec![veth(&host, &peer, pod.as_fd()).unwrap()]).unwrap();
+        assert!(socket.link_by_name("mni0").unwrap().is_some());
+        assert!(link_in(&pod, "eth0").is_some());
+    });
+}
+
+#[test]
+fn a_taken_name_or_index_on_either_side_is_an_error_and_makes_no_device() {
+    in_fresh_netns(|| {
+        let (pod, free) = (fresh_netns(), fresh_netns());
+        let mut socket = socket_with_pair(&pod);
+        let host = VethEnd { ifindex: Some(HOST_INDEX + 1), ..host_end("mni1") };
+        let peer = VethEnd { name: "eth1", ifindex: Some(POD_INDEX + 1), ..POD_END };
+        for (host, peer, netns) in [
+            (VethEnd { name: "mni0", ..host }, peer, &free),
+            (VethEnd { ifindex: Some(HOST_INDEX), ..host }, peer, &free),
+            (host, VethEnd { name: "eth0", ..peer }, &pod),
+            (host, VethEnd { ifindex: Some(POD_INDEX), ..peer }, &pod),
+        ] {
+            let error = socket.batch(vec![veth(&host, &peer, netns.as_fd()).unwrap()]).unwrap_err();
+            let taken = [Some(Errno::EEXIST as i32), Some(Errno::EBUSY as i32)];
+            assert!(taken.contains(&error.errno()), "{error}");
+            assert_eq!(socket.link_by_name("mni1").unwrap(), None);
+            assert_eq!(link_in(netns, "eth1"), None);
+        }
+    });
+}
+
+#[test]
+fn a_name_the_kernel_would_not_take_is_refused_with_the_reason() {
+    let pod = fresh_netns();
+    for name in ["", ".", "..", "a/b", "with blank", "sixteen-letters-", "a:b", "nul\0"] {
+        let error = veth(&host_end(name), &POD_END, pod.as_fd()).unwrap_err();
+        assert!(matches!(&error, LinkError::Invalid { value, .. } if value == name), "{error}");
+    }
+}
+
+#[test]
+fn deleting_one_end_deletes_both_and_deleting_again_is_success() {
+    in_fresh_netns(|| {
+        let pod = fresh_netns();
+        let mut socket = socket_with_pair(&pod);
+        socket.batch(vec![delete_link(HOST_INDEX)]).unwrap();
+        assert_eq!(socket.link_by_index(HOST_INDEX).unwrap(), None);
+        assert_eq!(link_in(&pod, "eth0"), None);
+        socket.batch(vec![delete_link(HOST_INDEX)]).unwrap();
+    });
+}
+
+#[test]
+fn a_device_without_link_local_has_no_ipv6_address_when_it_is_up() {
+    in_fresh_netns(|| {
+        let pod = fresh_netns();
+        let mut socket = socket_with_pair(&pod);
+        socket.batch(vec![without_link_local(HOST_INDEX)]).unwrap();
+        let pod_addresses = pod
+            .run(|| {
+                let mut inside = Socket::open().unwrap();
+                inside.batch(vec![link_up(POD_INDEX)]).unwrap();
+                inside.addresses(POD_INDEX).unwrap()
+            })
+            .unwrap();
+        assert_eq!(sysctl::read("net/ipv6/conf/mni0/addr_gen_mode").unwrap(), "1");
+        assert_eq!(pod_addresses.len(), 1, "the other end, left as it is, has one: {pod_addresses:?}");
+        assert_eq!(socket.addresses(HOST_INDEX).unwrap(), []);
+    });
+}
+
+#[test]
+fn an_alias_longer_than_the_kernel_keeps_is_cut_between_letters() {
+    in_fresh_netns(|| {
+        let pod = fresh_netns();
+        let mut socket = socket_with_pair(&pod);
+        socket.batch(vec![alias(HOST_INDEX, &"ä".repeat(200))]).unwrap();
+        let link = socket.link_by_index(HOST_INDEX).unwrap().unwrap();
+        assert_eq!(link.alias, Some("ä".repeat(127)));
+    });
+}
+
+#[test]
+fn a_name_or_index_that_no_device_can_have_is_no_device() {
+    in_fresh_netns(|| {
+        let mut socket = Socket::open().unwrap();
+        for name in ["", "sixteen-letters-", &"x".repeat(70_000)] {
+            assert_eq!(socket.link_by_name(name).unwrap(), None);
+        }
+        assert_eq!(socket.link_by_index(0).unwrap(), None);
+    });
+}

@@ -1,0 +1,32 @@
+use std::{io, path::PathBuf};
+
+use crate::{datapath::DatapathError, link::LinkError};
+
+/// What can go wrong when a node is prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// A file of the node's state could not be read or written.
+    #[error("{action} {}: {source}", path.display())]
+    File {
+        /// What was attempted.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// `node.json` is there but cannot be understood.
+    #[error("{} is malformed: {source}; restart minicnid, which writes it", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and where.
+        source: serde_json::Error,
+    },
+    /// A kernel setting that every mode needs could not be made.
+    #[error(transparent)]
+    Setting(#[from] LinkError),
+    /// The eBPF datapath was asked for and is not to be had.
+    #[error("datapath ebpf: {0}")]
+    Datapath(#[from] DatapathError),
+}

@@ -1,0 +1,80 @@
+use std::{fs, io};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::{Mode, NodeError, StateDir, boot_id};
+
+/// What was found out about the node: `node.json` in the state directory.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Facts {
+    /// The boot in which this was written.
+    pub boot_id: String,
+    /// The node's name, where a daemon knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The prefixes of this node's pods, the cluster's primary family first; empty where no daemon knows them.
+    #[serde(default)]
+    pub pod_cidrs: Vec<IpNet>,
+    /// The MTU for pods in bytes, where a daemon found it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// The node's datapath.
+    pub datapath: Mode,
+}
+
+impl Facts {
+    /// Facts that only tell the datapath, of this boot.
+    pub fn new(datapath: Mode) -> Result<Self, NodeError> {
+        Ok(Self { boot_id: boot_id()?, node: None, pod_cidrs: Vec::new(), mtu: None, datapath })
+    }
+
+    /// Reads what was written in this boot; `None` where nothing was.
+    pub fn read(state: &StateDir) -> Result<Option<Self>, NodeError> {
+        let path = state.facts();
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(NodeError::File { action: "read", path, source }),
+        };
+        let facts: Self = serde_json::from_slice(&text).map_err(|source| NodeError::Malformed { path, source })?;
+        Ok((facts.boot_id == boot_id()?).then_some(facts))
+    }
+
+    /// Writes the file, atomically.
+    pub fn write(&self, state: &StateDir) -> Result<(), NodeError> {
+        let path = state.facts();
+        let text =
+            serde_json::to_vec_pretty(self).map_err(|source| NodeError::Malformed { path: path.clone(), source })?;
+        state.replace(&path, &text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_are_read_as_they_were_written_and_not_after_a_reboot() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path().join("state"));
+        assert_eq!(Facts::read(&state).unwrap(), None);
+        let mut facts = Facts::new(Mode::Ebpf { without_tcp: Some("because".into()) }).unwrap();
+        facts.pod_cidrs = vec!["10.244.1.0/24".parse().unwrap()];
+        facts.write(&state).unwrap();
+        assert_eq!(Facts::read(&state).unwrap(), Some(facts.clone()));
+        facts.boot_id = "another".into();
+        facts.write(&state).unwrap();
+        assert_eq!(Facts::read(&state).unwrap(), None);
+    }
+
+    #[test]
+    fn a_malformed_file_is_an_error_that_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::new(dir.path());
+        fs::write(state.facts(), "{\"bootId\":").unwrap();
+        let error = Facts::read(&state).unwrap_err().to_string();
+        assert!(error.contains("node.json is malformed"), "{error}");
+    }
+}

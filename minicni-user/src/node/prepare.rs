@@ -1,0 +1,92 @@
+use std::time::Duration;
+
+use nix::{
+    errno::Errno,
+    time::{ClockId, clock_getres},
+};
+
+use super::{Datapath, Mode, NodeError, attach};
+use crate::{
+    datapath::{Constants, OBJECT, Pins, Programs, load},
+    link::{Socket, sysctl},
+};
+
+const IP_FORWARD: &str = "net/ipv4/ip_forward";
+const TCP_BE_LIBERAL: &str = "net/netfilter/nf_conntrack_tcp_be_liberal";
+const UDP_TIMEOUT: &str = "net/netfilter/nf_conntrack_udp_timeout";
+/// The kernel's own default for [`UDP_TIMEOUT`].
+const DEFAULT_UDP_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest tick that Linux has (`CONFIG_HZ=100`), should the kernel not tell.
+const LONGEST_TICK: Duration = Duration::from_millis(10);
+
+/// How a node is to be prepared.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// What was asked for.
+    pub datapath: Datapath,
+    /// The level of the programs' own log, as aya-log counts: 0 is off and costs nothing, 5 is trace.
+    pub ebpf_log_level: u8,
+}
+
+/// Makes the kernel settings that pods need and loads the programs, unless they are not wanted or, for
+/// [`Datapath::Auto`], not to be had. The caller holds the lock of the node.
+///
+/// Programs that are attached already are replaced, and their maps kept, so that this may be repeated at any time.
+pub fn prepare(pins: &Pins, settings: Settings) -> Result<Mode, NodeError> {
+    sysctl::ensure(IP_FORWARD, "1")?;
+    if settings.datapath == Datapath::Route {
+        return Ok(Mode::Route { reason: "datapath route was asked for".into() });
+    }
+    let tcp = conntrack_is_liberal();
+    match load_programs(pins, settings.ebpf_log_level, tcp.is_ok()) {
+        Ok(()) => Ok(Mode::Ebpf { without_tcp: tcp.err() }),
+        Err(error) if settings.datapath == Datapath::Auto => Ok(Mode::Route { reason: error.to_string() }),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes conntrack accept the end of a connection whose data it did not see, or says why it cannot.
+///
+/// Without it the FIN of a promoted flow is INVALID to conntrack, kube-proxy's rules drop it, and the connection hangs:
+/// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_proto_tcp.c>, `tcp_in_window`.
+pub fn conntrack_is_liberal() -> Result<(), String> {
+    match sysctl::ensure(TCP_BE_LIBERAL, "1") {
+        Ok(_) => Ok(()),
+        Err(error) if error.errno() == Some(Errno::ENOENT as i32) => {
+            Err(format!("{TCP_BE_LIBERAL} is missing: nf_conntrack is not loaded yet, and may be later"))
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn load_programs(pins: &Pins, log_level: u8, tcp: bool) -> Result<(), NodeError> {
+    let constants = Constants::new(tick(), udp_timeout(), tcp);
+    let programs = load(pins, OBJECT, &constants, log_level)?;
+    replace_attached(&programs)
+}
+
+/// Replaces the programs of pods that are wired already.
+fn replace_attached(programs: &Programs) -> Result<(), NodeError> {
+    let mut socket = Socket::open()?;
+    for (block, request) in attach::replacements(programs) {
+        // The kernel keeps a block only while some device uses it; replacing a filter of none is an error.
+        if attach::attached(&mut socket, block)?.is_some() {
+            socket.batch(vec![request])?;
+        }
+    }
+    Ok(())
+}
+
+/// The duration of a jiffy: the resolution of the kernel's coarse clocks.
+fn tick() -> Duration {
+    clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)
+        .ok()
+        .map(Duration::from)
+        .filter(|tick| !tick.is_zero())
+        .unwrap_or(LONGEST_TICK)
+}
+
+fn udp_timeout() -> Duration {
+    let seconds = sysctl::read(UDP_TIMEOUT).ok().and_then(|text| text.trim().parse().ok());
+    seconds.map_or(DEFAULT_UDP_TIMEOUT, Duration::from_secs)
+}

@@ -1,0 +1,103 @@
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use super::NodeError;
+
+/// Where the state is when nobody says otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/run/minicni";
+/// Where the pins are when nobody says otherwise.
+pub const DEFAULT_BPF_DIR: &str = "/sys/fs/bpf/minicni";
+
+/// The directory of a node's state.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StateDir {
+    root: PathBuf,
+}
+
+impl StateDir {
+    /// The state below `root`, which need not exist yet.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the leases of a network are.
+    pub fn ipam(&self, network: &str) -> PathBuf {
+        self.root.join("ipam").join(network)
+    }
+
+    /// The networks that have leases, or had.
+    pub fn networks(&self) -> Result<Vec<String>, NodeError> {
+        let dir = self.root.join("ipam");
+        let failed = |source| NodeError::File { action: "list", path: dir.clone(), source };
+        match fs::read_dir(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(failed(error)),
+            Ok(entries) => entries
+                .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()).map_err(failed))
+                .collect(),
+        }
+    }
+
+    /// What is known about the node.
+    pub fn facts(&self) -> PathBuf {
+        self.root.join("node.json")
+    }
+
+    /// Takes the lock that serialises the preparation of the node; dropping the file releases it.
+    pub fn lock(&self) -> Result<File, NodeError> {
+        self.create()?;
+        let path = self.root.join("lock");
+        OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|file| file.lock().map(|()| file))
+            .map_err(|source| NodeError::File { action: "lock", path, source })
+    }
+
+    /// Writes a file of the directory so that a reader sees the old or the new one, also after a crash.
+    pub(super) fn replace(&self, path: &Path, contents: &[u8]) -> Result<(), NodeError> {
+        self.create()?;
+        let temporary = path.with_extension(format!("{}.new", std::process::id()));
+        let write = || {
+            let mut file = File::create(&temporary)?;
+            file.write_all(contents)?;
+            file.sync_all()?;
+            fs::rename(&temporary, path)?;
+            File::open(&self.root)?.sync_all()
+        };
+        write().map_err(|source| {
+            // The error that matters is the first one.
+            let _ = fs::remove_file(&temporary);
+            NodeError::File { action: "write", path: path.to_owned(), source }
+        })
+    }
+
+    fn create(&self) -> Result<(), NodeError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.root).map_err(|source| NodeError::File {
+            action: "create directory",
+            path: self.root.clone(),
+            source,
+        })
+    }
+}
+
+/// The kernel's random name for this boot; what was written under another one describes pods that are gone.
+pub fn boot_id() -> Result<String, NodeError> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(text.trim().to_owned()),
+        Err(source) => Err(NodeError::File { action: "read", path: path.to_owned(), source }),
+    }
+}
