@@ -1,8 +1,9 @@
 //! Everything a person or CI runs: build-ebpf, demo, test, bench.
 //!
-//! The library holds what the subcommands and the tests in `tests/` share: above all the lab, which makes nodes
+//! The library holds what the subcommands and the tests in `tests/` share: above all the [`lab`], which makes nodes
 //! and pods out of namespaces.
 
 pub mod command;
 pub mod debian;
 pub mod ebpf;
+pub mod lab;

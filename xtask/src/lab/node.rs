@@ -1,0 +1,156 @@
+use std::{
+    fs::{self, File},
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use ipnet::{IpNet, Ipv4Net};
+use minicni::{datapath::Pins, link::Netns};
+use minicni_common::Counters;
+use nix::mount::{MsFlags, mount};
+
+use super::{Pod, Programs, directory, netns_path, node_address, stop_daemon};
+
+/// How long a daemon may take until it is ready.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// A node: a network namespace with a state directory and a bpf file system of its own.
+#[derive(Debug)]
+pub struct Node {
+    /// `node1`, `node2`.
+    pub name: String,
+    /// 1, 2.
+    pub number: u8,
+    /// Its namespace.
+    pub netns: Netns,
+    /// The address of its uplink.
+    pub address: Ipv4Addr,
+    lab: String,
+    dir: PathBuf,
+    programs: Programs,
+}
+
+impl Node {
+    pub(super) fn new(lab: &str, number: u8, programs: &Programs) -> Result<Self> {
+        let name = format!("node{number}");
+        let dir = directory(lab).join(&name);
+        let bpf = dir.join("bpf");
+        fs::create_dir_all(&bpf).with_context(|| format!("create {}", bpf.display()))?;
+        mount(Some("bpf"), &bpf, Some("bpf"), MsFlags::empty(), None::<&str>)
+            .with_context(|| format!("mount a bpf file system on {}", bpf.display()))?;
+        let netns = Netns::create_named(netns_path(&format!("{lab}-{name}")))?;
+        let (lab, programs) = (lab.to_owned(), programs.clone());
+        Ok(Self { name, number, netns, address: node_address(number), lab, dir, programs })
+    }
+
+    /// The prefix of the node's pods.
+    pub fn pod_cidr(&self) -> IpNet {
+        IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 244, self.number, 0), 24))
+    }
+
+    /// Where its leases and `node.json` are.
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    /// Where its programs and maps are pinned.
+    pub fn bpf_dir(&self) -> PathBuf {
+        self.dir.join("bpf/minicni")
+    }
+
+    /// The pins below [`Node::bpf_dir`].
+    pub fn pins(&self) -> Pins {
+        Pins::new(&self.bpf_dir())
+    }
+
+    /// The daemon's log.
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("daemon.log")
+    }
+
+    /// The Node object, as Kubernetes has it.
+    pub(super) fn yaml(&self) -> String {
+        format!(
+            "apiVersion: v1\nkind: Node\nmetadata:\n  name: {}\nspec:\n  podCIDR: {cidr}\n  podCIDRs: [{cidr}]\n\
+             status:\n  addresses:\n  - type: InternalIP\n    address: {}\n",
+            self.name,
+            self.address,
+            cidr = self.pod_cidr(),
+        )
+    }
+
+    /// Runs a command inside the node and gives what it printed.
+    pub fn run(&self, command: &mut Command) -> Result<String> {
+        self.netns.run(|| crate::command::output(command))?
+    }
+
+    /// The command line of the daemon or of its `status`, for this node.
+    pub fn minicnid(&self, subcommand: &str) -> Command {
+        let mut command = Command::new(&self.programs.minicnid);
+        command.arg(subcommand).arg("--state-dir").arg(self.state_dir()).arg("--bpf-dir").arg(self.bpf_dir());
+        command
+    }
+
+    /// Starts the daemon and waits until ADD can be served.
+    pub fn start_daemon(&mut self, nodes: &Path) -> Result<()> {
+        let ready = self.state_dir().join("node.json");
+        let written = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+        let before = written(&ready);
+        let log = File::options().create(true).append(true).open(self.log())?;
+        let mut daemon = self.minicnid("run");
+        daemon.arg("--nodes").arg(nodes).args(["--node-name", &self.name]).stdout(log.try_clone()?).stderr(log);
+        let mut daemon =
+            self.netns.run(|| daemon.spawn())?.with_context(|| format!("start minicnid on {}", self.name))?;
+        fs::write(self.pid_file(), daemon.id().to_string())?;
+        let start = Instant::now();
+        while written(&ready) == before {
+            let ended = daemon.try_wait()?;
+            if ended.is_some() || start.elapsed() > START_LIMIT {
+                let log = fs::read_to_string(self.log()).unwrap_or_default();
+                bail!("the daemon on {} is not ready (ended: {ended:?}):\n{log}", self.name);
+            }
+            sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Ends the daemon as the system would.
+    pub fn stop_daemon(&self) -> Result<()> {
+        stop_daemon(&self.pid_file())
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        self.dir.join("daemon.pid")
+    }
+
+    /// A new sandbox on the node, with nothing in it.
+    pub fn sandbox(&self, name: &str) -> Result<Pod> {
+        let path = netns_path(&format!("{}-{}-{name}", self.lab, self.name));
+        let mut config = serde_json::json!({
+            "cniVersion": "1.1.0",
+            "name": "pods",
+            "type": "minicni",
+            "stateDir": self.state_dir(),
+            "bpfDir": self.bpf_dir(),
+        });
+        // Where there is no daemon to say it.
+        config["subnet"] = serde_json::json!(self.pod_cidr());
+        Ok(Pod::new(name, Netns::create_named(&path)?, path, config, self.programs.minicni.clone()))
+    }
+
+    /// A new pod on the node, attached by the plugin.
+    pub fn pod(&self, name: &str) -> Result<Pod> {
+        let mut pod = self.sandbox(name)?;
+        pod.add(self)?;
+        Ok(pod)
+    }
+
+    /// The datapath's counters, zero where nothing is loaded.
+    pub fn counters(&self) -> Counters {
+        minicni::datapath::counters(&self.pins()).unwrap_or_default()
+    }
+}
