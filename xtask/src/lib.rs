@@ -3,7 +3,9 @@
 //! The library holds what the subcommands and the tests in `tests/` share: above all the [`lab`], which makes nodes
 //! and pods out of namespaces.
 
+pub mod build;
 pub mod command;
 pub mod debian;
+pub mod demo;
 pub mod ebpf;
 pub mod lab;

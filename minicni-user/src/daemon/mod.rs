@@ -1,1 +1,19 @@
-//! daemon
+//! The node daemon: from the nodes of the cluster to the routes of this node, reconciled.
+//!
+//! [`file`] (or, later, the API server) yields [`nodes`]; [`plan`] decides, without touching anything, which routes
+//! they ask for and what has to change; [`routes`] reads and changes the kernel; [`watch`] tells when somebody else
+//! did; [`reconcile`] composes these, and [`run`] is the loop around it all.
+
+mod debounce;
+pub mod file;
+mod host;
+mod logs;
+pub mod nodes;
+pub mod plan;
+pub mod reconcile;
+pub mod routes;
+pub mod run;
+pub mod watch;
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
-use std::{fs, io};
+use std::{fs, io, path::PathBuf};
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Mode, NodeError, StateDir, boot_id};
 
@@ -32,22 +32,52 @@ impl Facts {
 
     /// Reads what was written in this boot; `None` where nothing was.
     pub fn read(state: &StateDir) -> Result<Option<Self>, NodeError> {
-        let path = state.facts();
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(NodeError::File { action: "read", path, source }),
-        };
-        let facts: Self = serde_json::from_slice(&text).map_err(|source| NodeError::Malformed { path, source })?;
-        Ok((facts.boot_id == boot_id()?).then_some(facts))
+        let facts: Option<Self> = read(state.facts())?;
+        match facts {
+            Some(facts) if facts.boot_id == boot_id()? => Ok(Some(facts)),
+            _ => Ok(None),
+        }
     }
 
     /// Writes the file, atomically.
     pub fn write(&self, state: &StateDir) -> Result<(), NodeError> {
-        let path = state.facts();
-        let text =
-            serde_json::to_vec_pretty(self).map_err(|source| NodeError::Malformed { path: path.clone(), source })?;
-        state.replace(&path, &text)
+        write(state, state.facts(), self)
+    }
+}
+
+/// What the daemon found wrong: `daemon.json` in the state directory.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct DaemonReport {
+    /// The daemon's process.
+    pub pid: u32,
+    /// Sentences for people; empty when all is well.
+    pub problems: Vec<String>,
+}
+
+impl DaemonReport {
+    /// Reads what the last daemon wrote; `None` where there was none.
+    pub fn read(state: &StateDir) -> Result<Option<Self>, NodeError> {
+        read(state.daemon_report())
+    }
+
+    /// Writes the file, atomically.
+    pub fn write(&self, state: &StateDir) -> Result<(), NodeError> {
+        write(state, state.daemon_report(), self)
+    }
+}
+
+fn read<T: DeserializeOwned>(path: PathBuf) -> Result<Option<T>, NodeError> {
+    match fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|source| NodeError::Malformed { path, source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(NodeError::File { action: "read", path, source }),
+    }
+}
+
+fn write(state: &StateDir, path: PathBuf, value: &impl Serialize) -> Result<(), NodeError> {
+    match serde_json::to_vec_pretty(value) {
+        Ok(text) => state.replace(&path, &text),
+        Err(source) => Err(NodeError::Malformed { path, source }),
     }
 }
 

@@ -13,7 +13,7 @@ mod prepare;
 mod state;
 
 pub use error::NodeError;
-pub use facts::Facts;
+pub use facts::{DaemonReport, Facts};
 pub use mode::{Datapath, Mode};
 pub use prepare::{Settings, conntrack_is_liberal, prepare};
 pub use state::{DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, StateDir, boot_id};

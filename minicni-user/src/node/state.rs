@@ -1,5 +1,5 @@
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
@@ -52,18 +52,35 @@ impl StateDir {
         self.root.join("node.json")
     }
 
+    /// What the daemon found wrong.
+    pub fn daemon_report(&self) -> PathBuf {
+        self.root.join("daemon.json")
+    }
+
     /// Takes the lock that serialises the preparation of the node; dropping the file releases it.
     pub fn lock(&self) -> Result<File, NodeError> {
-        self.create()?;
         let path = self.root.join("lock");
-        OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .and_then(|file| file.lock().map(|()| file))
-            .map_err(|source| NodeError::File { action: "lock", path, source })
+        let file = self.open(&path)?;
+        file.lock().map_err(|source| NodeError::File { action: "lock", path, source })?;
+        Ok(file)
+    }
+
+    /// The file that a daemon keeps locked while it runs; not locked here.
+    pub fn daemon_lock(&self) -> Result<File, NodeError> {
+        self.open(&self.root.join("daemon.lock"))
+    }
+
+    /// Whether a daemon keeps its file locked.
+    pub fn has_daemon(&self) -> bool {
+        let file = File::open(self.root.join("daemon.lock"));
+        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    fn open(&self, path: &Path) -> Result<File, NodeError> {
+        self.create()?;
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true).mode(0o600);
+        options.open(path).map_err(|source| NodeError::File { action: "open", path: path.to_owned(), source })
     }
 
     /// Writes a file of the directory so that a reader sees the old or the new one, also after a crash.

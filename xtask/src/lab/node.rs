@@ -52,6 +52,11 @@ impl Node {
         IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 244, self.number, 0), 24))
     }
 
+    /// The name of its namespace, for `ip netns`.
+    pub fn netns_name(&self) -> String {
+        format!("{}-{}", self.lab, self.name)
+    }
+
     /// Where its leases and `node.json` are.
     pub fn state_dir(&self) -> PathBuf {
         self.dir.join("state")
@@ -129,7 +134,7 @@ impl Node {
 
     /// A new sandbox on the node, with nothing in it.
     pub fn sandbox(&self, name: &str) -> Result<Pod> {
-        let path = netns_path(&format!("{}-{}-{name}", self.lab, self.name));
+        let path = netns_path(&format!("{}-{name}", self.netns_name()));
         let mut config = serde_json::json!({
             "cniVersion": "1.1.0",
             "name": "pods",

@@ -42,6 +42,11 @@ impl Pod {
         Self { name: name.to_owned(), netns, path, config, result: None, plugin }
     }
 
+    /// The name of its namespace, for `ip netns`.
+    pub fn netns_name(&self) -> String {
+        self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
     /// The container id that the runtime would give.
     pub fn container_id(&self) -> String {
         format!("{}-0123456789abcdef", self.name)

@@ -59,7 +59,7 @@ fn a_node_that_cannot_be_routed_is_a_problem_of_its_own_only() {
         (node("wide", &["10.0.0.0/16"], &["10.0.0.2"]), ["node wide", "10.0.0.0/16 covers the InternalIP", "of node"]),
         (node("all", &["0.0.0.0/0"], &["10.0.0.2"]), ["node all", "0.0.0.0/0 covers the InternalIP", "of node"]),
         (node("dup", &["10.244.9.0/25"], &["10.0.0.2"]), ["node dup", "10.244.9.0/25", "10.244.9.0/24 of node good"]),
-        (node("own", &["10.244.0.0/24"], &["10.0.0.2"]), ["node own", "10.244.0.0/24", "of node me"]),
+        (node("also", &["10.244.0.0/24"], &["10.0.0.2"]), ["node also", "10.244.0.0/24", "of node me"]),
     ] {
         let (routes, problems) = desired(&[bad, me(), good.clone()], "me", &on_the_network);
         assert_eq!(routes, [route("10.244.9.0/24", "10.0.0.9", 2)]);

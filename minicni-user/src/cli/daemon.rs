@@ -1,0 +1,78 @@
+use std::{io, path::PathBuf, process::ExitCode};
+
+use clap::{Args, ValueEnum};
+use tracing::{error, level_filters::LevelFilter};
+
+use super::Directories;
+use crate::{
+    daemon::run::{Options, run as run_daemon},
+    node::Datapath,
+};
+
+/// `minicnid run`.
+#[derive(Args, Debug)]
+pub(super) struct Run {
+    /// YAML file of Kubernetes Node objects; it is watched
+    #[arg(long, value_name = "FILE")]
+    nodes: PathBuf,
+    /// Name of this node's object [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    #[command(flatten)]
+    directories: Directories,
+    /// auto: eBPF where the kernel can, else routes; ebpf: eBPF or an error; route: the kernel's routes alone
+    #[arg(long, default_value_t = Datapath::Auto, value_name = "auto|ebpf|route")]
+    datapath: Datapath,
+    /// MTU of the pods' interfaces [default: the uplink's]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65_535))]
+    mtu: Option<u32>,
+    /// Level of the daemon's log, which goes to stderr
+    #[arg(long, value_name = "LEVEL", default_value_t = LevelFilter::INFO)]
+    log_level: LevelFilter,
+    /// Level of the eBPF programs' own log; anything but off makes them slower
+    #[arg(long, value_enum, default_value_t = EbpfLogLevel::Off)]
+    ebpf_log_level: EbpfLogLevel,
+}
+
+/// Levels as aya-log counts them.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum EbpfLogLevel {
+    Off = 0,
+    Error = 1,
+    Warn = 2,
+    Info = 3,
+    Debug = 4,
+    Trace = 5,
+}
+
+pub(super) fn run(arguments: Run) -> ExitCode {
+    let Run { nodes, node_name, directories, datapath, mtu, log_level, ebpf_log_level } = arguments;
+    tracing_subscriber::fmt()
+        .with_max_level(log_level)
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .init();
+    let options = Options {
+        nodes,
+        node_name,
+        state: directories.state(),
+        pins: directories.pins(),
+        datapath,
+        mtu,
+        ebpf_log_level: ebpf_log_level as u8,
+    };
+    // One thread: the daemon waits most of the time, and namespaces belong to threads.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(run_daemon(options)).map_err(|error| error.to_string()),
+        Err(error) => Err(format!("start the event loop: {error}")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! This host: prepared for pods, and described in `node.json` and `daemon.json`.
+
+use std::net::IpAddr;
+
+use tracing::{error, info, warn};
+
+use super::{
+    nodes::Node,
+    plan::LocalPrefix,
+    reconcile::Report,
+    run::{Options, RunError, log_report},
+};
+use crate::{
+    datapath::{DatapathError, Generations},
+    link::{LinkError, Socket, sysctl},
+    node::{DaemonReport, Facts, Mode, NodeError, Settings, conntrack_is_liberal, prepare},
+};
+
+/// `rp_filter`: drop what does not come from where its source is routed.
+const STRICT: &str = "1";
+/// `rp_filter`: drop what comes from a source that is not routed at all.
+const LOOSE: &str = "2";
+
+/// The host as the daemon keeps it.
+pub(super) struct Host {
+    options: Options,
+    mode: Mode,
+    facts: Option<Facts>,
+    told: Option<DaemonReport>,
+}
+
+impl Host {
+    /// Makes the kernel settings and loads the programs.
+    pub(super) fn prepare(options: &Options) -> Result<Self, RunError> {
+        let mode = prepared(options)?;
+        Ok(Self { options: options.clone(), mode, facts: None, told: None })
+    }
+
+    pub(super) fn mode(&self) -> &Mode {
+        &self.mode
+    }
+
+    /// Prepares the host again if a setting that the datapath depends on changed behind our back.
+    pub(super) fn keep_prepared(&mut self) {
+        let stands = match &self.mode {
+            Mode::Ebpf { without_tcp } => conntrack_is_liberal().is_ok() == without_tcp.is_none(),
+            Mode::Route { .. } => true,
+        };
+        if stands {
+            return;
+        }
+        match prepared(&self.options) {
+            Ok(mode) => {
+                info!(datapath = %mode, "prepared again");
+                self.mode = mode;
+            }
+            Err(error) => error!(%error, "the datapath could not be prepared again"),
+        }
+    }
+
+    /// Takes note of what a reconciliation did.
+    pub(super) fn routes_changed(&self, report: &Report, problems: &mut Vec<String>) {
+        log_report(report);
+        problems.extend(report.problems.iter().map(ToString::to_string));
+        problems.extend(report.errors.iter().map(ToString::to_string));
+        let changed = !(report.added.is_empty() && report.replaced.is_empty() && report.deleted.is_empty());
+        if changed && let Err(error) = self.forget_flows() {
+            problems.push(error.to_string());
+        }
+    }
+
+    /// What was proven before a route changed says nothing about the new one.
+    fn forget_flows(&self) -> Result<(), DatapathError> {
+        match &self.mode {
+            Mode::Ebpf { .. } => Generations::open(&self.options.pins)?.bump_all(),
+            Mode::Route { .. } => Ok(()),
+        }
+    }
+
+    /// Writes `node.json`, once ADD can be served, and whenever it changes.
+    pub(super) fn publish(
+        &mut self,
+        nodes: &[Node],
+        me: &str,
+        local: &[LocalPrefix],
+        mtu: Option<u32>,
+        problems: &mut Vec<String>,
+    ) {
+        let Some(node) = nodes.iter().find(|node| node.name == me) else {
+            problems.push(format!("no Node object is named {me}; add it, or name this node with --node-name"));
+            return;
+        };
+        if node.pod_cidrs.is_empty() {
+            problems.push(format!("node {me}: spec.podCIDR is missing; no pod can get an address before it is there"));
+            return;
+        }
+        let uplink = local.iter().find(|prefix| node.internal_ips.contains(&prefix.address));
+        let uplink_mtu = match uplink.map(care_for) {
+            Some(Ok(mtu)) => mtu,
+            Some(Err(error)) => {
+                problems.push(error.to_string());
+                None
+            }
+            None => {
+                problems.push(format!("node {me}: no interface has its InternalIP {}", listed(&node.internal_ips)));
+                None
+            }
+        };
+        let facts = Facts::new(self.mode.clone()).map(|facts| Facts {
+            node: Some(me.to_owned()),
+            pod_cidrs: node.pod_cidrs.clone(),
+            mtu: mtu.or(uplink_mtu),
+            ..facts
+        });
+        if let Err(error) = facts.and_then(|facts| self.write(facts)) {
+            problems.push(error.to_string());
+        }
+    }
+
+    fn write(&mut self, facts: Facts) -> Result<(), NodeError> {
+        if self.facts.as_ref() == Some(&facts) && self.options.state.facts().exists() {
+            return Ok(());
+        }
+        facts.write(&self.options.state)?;
+        let cidrs: Vec<_> = facts.pod_cidrs.iter().map(ToString::to_string).collect();
+        info!(pod_cidrs = cidrs.join(","), mtu = facts.mtu, datapath = %facts.datapath, "node.json written");
+        self.facts = Some(facts);
+        Ok(())
+    }
+
+    /// Writes `daemon.json` for `minicnid status`, and logs what is new in it.
+    pub(super) fn tell(&mut self, problems: Vec<String>) {
+        let report = DaemonReport { pid: std::process::id(), problems };
+        if self.told.as_ref() == Some(&report) {
+            return;
+        }
+        let before = self.told.as_ref().map_or(&[][..], |told| &told.problems);
+        for problem in report.problems.iter().filter(|problem| !before.contains(problem)) {
+            warn!("{problem}");
+        }
+        for problem in before.iter().filter(|problem| !report.problems.contains(problem)) {
+            info!("solved: {problem}");
+        }
+        match report.write(&self.options.state) {
+            Ok(()) => self.told = Some(report),
+            Err(error) => error!(%error, "status will not know"),
+        }
+    }
+}
+
+/// Lets replies in that other nodes send another way than we would, and tells the uplink's MTU.
+fn care_for(uplink: &LocalPrefix) -> Result<Option<u32>, LinkError> {
+    let own = sysctl::device_key("ipv4", &uplink.ifname, "rp_filter")?;
+    let all = sysctl::device_key("ipv4", "all", "rp_filter")?;
+    // The kernel takes the larger of the two, so 2 here loosens a 1 there.
+    let value = sysctl::read(&own)?.max(sysctl::read(&all)?);
+    if value == STRICT {
+        sysctl::write(&own, LOOSE)?;
+        info!(uplink = uplink.ifname, "rp_filter set from strict to loose");
+    }
+    Ok(Socket::open()?.link_by_index(uplink.ifindex)?.map(|link| link.mtu))
+}
+
+fn prepared(options: &Options) -> Result<Mode, NodeError> {
+    let _lock = options.state.lock()?;
+    prepare(&options.pins, Settings { datapath: options.datapath, ebpf_log_level: options.ebpf_log_level })
+}
+
+fn listed(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,290 @@
+//! The kernel's routes and addresses, by rtnetlink.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+
+use futures_util::StreamExt;
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::Handle;
+
+use super::plan::{LocalPrefix, Op, ROUTE_PROTOCOL, RouteSpec};
+
+/// A dump that changes interrupted is repeated, so often in all.
+const DUMP_ATTEMPTS: u32 = 5;
+
+/// The kernel's state cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// No netlink socket.
+    #[error("cannot open a netlink socket: {0}")]
+    Open(io::Error),
+    /// A dump failed.
+    #[error("cannot list the kernel's {what}: {source}")]
+    Dump {
+        /// What was asked for.
+        what: &'static str,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+}
+
+/// A change that did not happen. The next pass tries again.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// Somebody else has a route to the same destination, which is left alone.
+    #[error(
+        "cannot {op}: a route that is not minicni's has the same destination (protocol {protocol}, see `ip route show \
+         {dst}`); remove it, or stop what adds it"
+    )]
+    Foreign {
+        /// What was attempted.
+        op: Op,
+        /// The destination.
+        dst: IpNet,
+        /// Who made the other route (`rtm_protocol`).
+        protocol: u8,
+    },
+    /// The kernel refused.
+    #[error("cannot {op}: {source}")]
+    Refused {
+        /// What was attempted.
+        op: Op,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+}
+
+impl ApplyError {
+    /// What was attempted.
+    pub fn op(&self) -> &Op {
+        match self {
+            Self::Foreign { op, .. } | Self::Refused { op, .. } => op,
+        }
+    }
+}
+
+/// The routes of one network namespace: of the thread that opened it.
+pub struct Kernel {
+    handle: Handle,
+}
+
+impl Kernel {
+    /// Opens a netlink socket; its task, on the current tokio runtime, ends when this is dropped.
+    pub fn new() -> Result<Self, KernelError> {
+        // Kernels before 4.20 cannot filter dumps; then all of it is done here.
+        let connection = rtnetlink::new_connection_with_strict_check().or_else(|_| rtnetlink::new_connection());
+        let (mut connection, handle, _) = connection.map_err(KernelError::Open)?;
+        connection.set_forward_done(true);
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// Our IPv4 routes in the main table, in the kernel's order.
+    pub async fn actual(&self) -> Result<Vec<RouteSpec>, KernelError> {
+        self.routes(ROUTE_PROTOCOL).await
+    }
+
+    /// Addresses of all interfaces that are up; the kernel refuses routes through the others.
+    pub async fn local_prefixes(&self) -> Result<Vec<LocalPrefix>, KernelError> {
+        let mut up = HashMap::new();
+        for answer in self.dump("interfaces", RouteNetlinkMessage::GetLink(LinkMessage::default())).await? {
+            let RouteNetlinkMessage::NewLink(link) = answer else { continue };
+            if link.header.flags.contains(LinkFlags::Up) {
+                let name = link.attributes.into_iter().find_map(|attribute| match attribute {
+                    LinkAttribute::IfName(name) => Some(name),
+                    _ => None,
+                });
+                up.insert(link.header.index, name.unwrap_or_default());
+            }
+        }
+        let addresses = self.dump("addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
+        let prefixes = addresses.iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewAddress(address) => local_prefix(address, up.get(&address.header.index)?),
+            _ => None,
+        });
+        Ok(prefixes.collect())
+    }
+
+    /// Applies all, whatever happens to each of them, and returns what failed. Never touches a route that is not ours.
+    pub async fn apply(&self, ops: &[Op]) -> Vec<ApplyError> {
+        let foreign = match self.foreign(ops).await {
+            Ok(foreign) => foreign,
+            // Not knowing what is there, nothing is safe.
+            Err(error) => {
+                let refused =
+                    |op: &Op| ApplyError::Refused { op: op.clone(), source: io::Error::other(error.to_string()) };
+                return ops.iter().map(refused).collect();
+            }
+        };
+        let mut errors = Vec::new();
+        for op in ops {
+            let result = match op {
+                Op::Add(route) | Op::Replace { new: route, .. } => {
+                    if let Some(&protocol) = foreign.get(&(route.dst, route.metric)) {
+                        errors.push(ApplyError::Foreign { op: op.clone(), dst: route.dst, protocol });
+                        continue;
+                    }
+                    let add = self.handle.route().add(message(route));
+                    let add = if matches!(op, Op::Add(_)) { add } else { add.replace() };
+                    add.execute().await.map_err(io_error)
+                }
+                Op::Delete(route) => self.delete(route).await,
+            };
+            errors.extend(result.err().map(|source| ApplyError::Refused { op: op.clone(), source }));
+        }
+        errors
+    }
+
+    /// Who made the routes that are not ours, by destination and metric, which must differ between two routes.
+    /// Asked for beforehand because `NLM_F_REPLACE` would replace them as gladly as ours.
+    async fn foreign(&self, ops: &[Op]) -> Result<HashMap<(IpNet, u32), u8>, KernelError> {
+        if ops.iter().all(|op| matches!(op, Op::Delete(_))) {
+            return Ok(HashMap::new());
+        }
+        let mut routes = self.routes(u8::from(RouteProtocol::Unspec)).await?;
+        routes.retain(|route| route.protocol != ROUTE_PROTOCOL);
+        Ok(routes.into_iter().map(|route| ((route.dst, route.metric), route.protocol)).collect())
+    }
+
+    async fn delete(&self, route: &RouteSpec) -> io::Result<()> {
+        let mut message = message(route);
+        // Match whatever type and scope it has: a blackhole of ours is swept, too.
+        message.header.kind = RouteType::Unspec;
+        message.header.scope = RouteScope::NoWhere;
+        match self.handle.route().del(message).execute().await.map_err(io_error) {
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// IPv4 routes of the main table; `RTPROT_UNSPEC` for all protocols.
+    async fn routes(&self, protocol: u8) -> Result<Vec<RouteSpec>, KernelError> {
+        let mut filter = RouteMessage::default();
+        filter.header.address_family = AddressFamily::Inet;
+        filter.header.table = RouteHeader::RT_TABLE_MAIN;
+        filter.header.protocol = protocol.into();
+        let routes = match self.dump("routes", RouteNetlinkMessage::GetRoute(filter)).await {
+            // A namespace that never had a route has no table.
+            Err(KernelError::Dump { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => Vec::new(),
+            routes => routes?,
+        };
+        let specs = routes.iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewRoute(route) => route_spec(route),
+            _ => None,
+        });
+        let wanted = |spec: &RouteSpec| protocol == u8::from(RouteProtocol::Unspec) || spec.protocol == protocol;
+        Ok(specs.filter(wanted).collect())
+    }
+
+    /// Lists objects, all of them or none: a route missing from a list would be swept or added again.
+    async fn dump(
+        &self,
+        what: &'static str,
+        get: RouteNetlinkMessage,
+    ) -> Result<Vec<RouteNetlinkMessage>, KernelError> {
+        let mut attempts = 1;
+        loop {
+            match self.dump_once(get.clone()).await {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted && attempts < DUMP_ATTEMPTS => attempts += 1,
+                result => return result.map_err(|source| KernelError::Dump { what, source }),
+            }
+        }
+    }
+
+    /// rtnetlink's own requests take the end of the stream for the end of the list, and do not look at the error code
+    /// with which the kernel ends it.
+    async fn dump_once(&self, get: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+        let mut request = NetlinkMessage::from(get);
+        request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let mut answers = self.handle.clone().request(request).map_err(io_error)?;
+        let mut list = Vec::new();
+        let mut interrupted = false;
+        while let Some(answer) = answers.next().await {
+            interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
+            match answer.payload {
+                NetlinkPayload::InnerMessage(message) => list.push(message),
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                NetlinkPayload::Done(done) if done.code != 0 => return Err(io::Error::from_raw_os_error(-done.code)),
+                NetlinkPayload::Done(_) if interrupted => {
+                    return Err(io::Error::new(io::ErrorKind::Interrupted, "they kept changing meanwhile"));
+                }
+                NetlinkPayload::Done(_) => return Ok(list),
+                _ => return Err(io::Error::other("the answer is incomplete")),
+            }
+        }
+        Err(io::Error::other("the netlink connection ended"))
+    }
+}
+
+fn io_error(error: rtnetlink::Error) -> io::Error {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io(),
+        other => io::Error::other(other.to_string()),
+    }
+}
+
+fn message(route: &RouteSpec) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = if route.dst.addr().is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = route.protocol.into();
+    message.header.kind = RouteType::Unicast;
+    message.header.destination_prefix_length = route.dst.prefix_len();
+    message.attributes.push(RouteAttribute::Destination(route.dst.addr().into()));
+    message.attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
+    message.attributes.extend(route.ifindex.map(RouteAttribute::Oif));
+    if route.metric != 0 {
+        message.attributes.push(RouteAttribute::Priority(route.metric));
+    }
+    message
+}
+
+/// `None` for what is not a route of the main table, or only one for some type of service, which clashes with no other.
+fn route_spec(message: &RouteMessage) -> Option<RouteSpec> {
+    if message.header.table != RouteHeader::RT_TABLE_MAIN || message.header.tos != 0 {
+        return None;
+    }
+    let mut dst = IpAddr::from([0, 0, 0, 0]);
+    let (mut gateway, mut ifindex, mut metric) = (None, None, 0);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => dst = ip_addr(address)?,
+            RouteAttribute::Gateway(address) => gateway = ip_addr(address),
+            RouteAttribute::Oif(index) => ifindex = Some(*index),
+            RouteAttribute::Priority(priority) => metric = *priority,
+            _ => {}
+        }
+    }
+    let dst = IpNet::new(dst, message.header.destination_prefix_length).ok()?;
+    Some(RouteSpec { dst, gateway, ifindex, metric, protocol: message.header.protocol.into() })
+}
+
+fn ip_addr(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(ip) => Some((*ip).into()),
+        RouteAddress::Inet6(ip) => Some((*ip).into()),
+        _ => None,
+    }
+}
+
+/// `IFA_LOCAL` is the host's address, `IFA_ADDRESS` the peer's on a point-to-point interface. IPv6 has only the latter.
+fn local_prefix(message: &AddressMessage, ifname: &str) -> Option<LocalPrefix> {
+    let (mut address, mut local) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Address(ip) => address = Some(*ip),
+            AddressAttribute::Local(ip) => local = Some(*ip),
+            _ => {}
+        }
+    }
+    let on_link = IpNet::new(address.or(local)?, message.header.prefix_len).ok()?.trunc();
+    Some(LocalPrefix { ifindex: message.header.index, ifname: ifname.to_owned(), address: local.or(address)?, on_link })
+}

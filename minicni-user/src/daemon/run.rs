@@ -1,0 +1,202 @@
+//! The daemon's main loop: prepare the node, then keep its routes, its settings and `node.json` what they should be.
+
+use std::{
+    fs::{File, TryLockError},
+    path::PathBuf,
+    time::Duration,
+};
+
+use nix::unistd::gethostname;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{MissedTickBehavior, interval},
+};
+use tracing::{error, info, warn};
+
+use super::{
+    file::{self, NodesFile},
+    host::Host,
+    logs,
+    nodes::Node,
+    reconcile::{Report, reconcile},
+    routes::Kernel,
+    watch::RouteWatch,
+};
+use crate::{
+    datapath::Pins,
+    node::{Datapath, NodeError, StateDir},
+};
+
+/// How often everything is looked at without a reason.
+const RESYNC: Duration = Duration::from_secs(30);
+
+/// What the daemon is told on its command line.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The file of Node objects.
+    pub nodes: PathBuf,
+    /// This node's name among them; the host's name where nobody says.
+    pub node_name: Option<String>,
+    /// Where the state is.
+    pub state: StateDir,
+    /// Where programs and maps are pinned.
+    pub pins: Pins,
+    /// The datapath asked for.
+    pub datapath: Datapath,
+    /// The MTU for pods; the uplink's where nobody says.
+    pub mtu: Option<u32>,
+    /// The level of the eBPF programs' log, as aya-log counts.
+    pub ebpf_log_level: u8,
+}
+
+/// Why the daemon cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Another daemon serves this state directory.
+    #[error("another minicnid runs with state directory {}; stop it first, or name another with --state-dir", .0.display())]
+    AlreadyRunning(PathBuf),
+    /// The node cannot be prepared, or its state not be written.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The kernel does not talk to us.
+    #[error(transparent)]
+    Kernel(#[from] super::routes::KernelError),
+    /// The file of Node objects cannot be watched.
+    #[error(transparent)]
+    File(#[from] file::FileError),
+    /// The routes cannot be watched.
+    #[error(transparent)]
+    Watch(#[from] super::watch::WatchError),
+    /// Something that every process may do failed.
+    #[error("{action}: {source}")]
+    System {
+        /// What was attempted.
+        action: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+fn system<E: Into<std::io::Error>>(action: &'static str) -> impl FnOnce(E) -> RunError {
+    move |source| RunError::System { action, source: source.into() }
+}
+
+/// Runs until SIGTERM or SIGINT. What was set up stays: the network works without the daemon.
+pub async fn run(options: Options) -> Result<(), RunError> {
+    let _only = claim(&options.state)?;
+    let me = match &options.node_name {
+        Some(name) => name.clone(),
+        None => gethostname().map_err(system("ask for the host's name"))?.to_string_lossy().into_owned(),
+    };
+    // Subscribed first, so that no change between looking and listening is missed.
+    let mut watch = RouteWatch::new()?;
+    let mut file = NodesFile::watch(&options.nodes)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(system("listen for SIGTERM"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("listen for SIGINT"))?;
+    let mut timer = interval(RESYNC);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+
+    let ebpf_log_level = options.ebpf_log_level;
+    let pins = options.pins.clone();
+    let mut daemon =
+        Daemon { host: Host::prepare(&options)?, nodes: None, file_error: None, kernel: Kernel::new()?, me, options };
+    if ebpf_log_level > 0 {
+        logs::forward(&pins);
+    }
+    info!(node = daemon.me, datapath = %daemon.host.mode(), "started");
+    // The timer's first tick is at once.
+    loop {
+        tokio::select! {
+            changed = file.next_change() => {
+                if let Err(error) = changed {
+                    warn!(%error, "the file of nodes is read by timer only");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                daemon.read_nodes();
+            }
+            changed = watch.changed() => {
+                if let Err(error) = changed {
+                    warn!(%error, "listening anew");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    watch = RouteWatch::new()?;
+                }
+            }
+            _ = timer.tick() => {
+                daemon.read_nodes();
+                daemon.host.keep_prepared();
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+        daemon.pass().await;
+    }
+    info!("stopped; the network stays as it is");
+    Ok(())
+}
+
+/// Makes sure that no other daemon serves the same state.
+fn claim(state: &StateDir) -> Result<File, RunError> {
+    let file = state.daemon_lock()?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(RunError::AlreadyRunning(state.root().to_owned())),
+        Err(TryLockError::Error(source)) => Err(RunError::System { action: "lock the state directory", source }),
+    }
+}
+
+struct Daemon {
+    options: Options,
+    me: String,
+    host: Host,
+    kernel: Kernel,
+    /// The last good ones.
+    nodes: Option<Vec<Node>>,
+    file_error: Option<String>,
+}
+
+impl Daemon {
+    fn read_nodes(&mut self) {
+        match file::read(&self.options.nodes) {
+            Ok(nodes) => {
+                if self.file_error.take().is_some() || self.nodes.is_none() {
+                    info!(nodes = nodes.len(), file = %self.options.nodes.display(), "nodes read");
+                }
+                self.nodes = Some(nodes);
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if self.file_error.as_ref() != Some(&error) {
+                    let kept = self.nodes.as_ref().map_or("there are none yet", |_| "the last good ones stay");
+                    warn!(error, "nodes not read; {kept}");
+                }
+                self.file_error = Some(error);
+            }
+        }
+    }
+
+    /// One pass: routes, then what the plugin and people read.
+    async fn pass(&mut self) {
+        let mut problems: Vec<String> = self.file_error.iter().cloned().collect();
+        if let Some(nodes) = &self.nodes {
+            match reconcile(nodes, &self.me, &self.kernel).await {
+                Ok(report) => self.host.routes_changed(&report, &mut problems),
+                Err(error) => problems.push(error.to_string()),
+            }
+            let local = self.kernel.local_prefixes().await.unwrap_or_default();
+            self.host.publish(nodes, &self.me, &local, self.options.mtu, &mut problems);
+        }
+        self.host.tell(problems);
+    }
+}
+
+/// Logs what a reconciliation changed, one line each.
+pub(super) fn log_report(report: &Report) {
+    for (what, routes) in [("added", &report.added), ("replaced", &report.replaced), ("deleted", &report.deleted)] {
+        for route in routes {
+            info!(%route, "route {what}");
+        }
+    }
+    for error in &report.errors {
+        error!("{error}");
+    }
+}
