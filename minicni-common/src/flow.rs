@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::names::NOTE_BITS;
+
 /// The normalised 5-tuple of an IPv4 TCP or UDP flow: both directions have the same key.
 ///
 /// The two ends are ordered by (address as the kernel loads it, port); the *direction* of a packet is 0 when its
@@ -19,6 +21,40 @@ pub struct FlowKey4 {
 
 const _: () = assert!(size_of::<FlowKey4>() == 16);
 
+impl FlowKey4 {
+    /// The tag that a packet of this key and direction (0 or 1) bears on its way through the stack: its index in the map of
+    /// [`Note`]s, never 0.
+    #[must_use]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "a call would cost the eBPF programs the inlining of everything around it"
+    )]
+    pub const fn tag(&self, direction: u32) -> u16 {
+        let [one, other] = [u32::from_ne_bytes(self.addresses[0]), u32::from_ne_bytes(self.addresses[1])];
+        let ports = (self.ports[0] as u32) << 16 | self.ports[1] as u32;
+        let mixed = one ^ other.rotate_left(11) ^ ports.wrapping_mul(0x9e37_79b1) ^ (self.protocol << 1 | direction);
+        // The upper bits of a product depend on all bits of its factors.
+        1 + (mixed.wrapping_mul(0x85eb_ca6b) >> (32 - NOTE_BITS)) as u16
+    }
+}
+
+/// What a packet was when it entered the host, found by the tag that it bears (`skb->tc_index`).
+///
+/// Without it, a translated packet could pass for one that entered as it leaves: conntrack keeps a translated and a direct
+/// flow between the same ports apart by changing the port of the later one, so what leaves as one may have entered as the
+/// other.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Pod, Zeroable)]
+pub struct Note {
+    /// The flow.
+    pub key: FlowKey4,
+    /// The direction, 0 or 1.
+    pub direction: u32,
+}
+
+const _: () = assert!(size_of::<Note>() == 20);
+
 /// One direction of a flow: where it enters the host, and where the stack was seen to deliver it, unchanged.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Pod, Zeroable)]
@@ -29,7 +65,7 @@ pub struct Direction {
     pub generation: u64,
     /// Packets handed to the stack.
     pub noted: u64,
-    /// Packets that the stack delivered with the identical 5-tuple. Equal to `noted` unless some are on the way,
+    /// Packets that entered with this 5-tuple and that the stack delivered with it. Equal to `noted` unless some are on the way,
     /// or were dropped, or translated.
     pub proofs: u64,
     /// The interface at which the packets enter.

@@ -13,7 +13,7 @@ pub mod names;
 
 pub use counters::{Counters, Reason, Verdict};
 pub use endpoint::{Endpoint, EndpointKind};
-pub use flow::{Direction, Flow, FlowKey4, FlowState};
+pub use flow::{Direction, Flow, FlowKey4, FlowState, Note};
 
 /// Tells aya that a shared struct may be copied to and from map memory.
 #[cfg(feature = "user")]

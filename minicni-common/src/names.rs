@@ -20,13 +20,15 @@ pub const ENDPOINTS: MapName = MapName { symbol: "ENDPOINTS", pin: "endpoints" }
 pub const FLOWS4: MapName = MapName { symbol: "FLOWS4", pin: "flows4" };
 /// Generations, `u64` each: index 0 counts for every flow, the others are the slots of [`slot`].
 pub const GENERATIONS: MapName = MapName { symbol: "GENERATIONS", pin: "generations" };
+/// What packets on their way through the stack entered as: `u32` tag -> [`Note`](crate::Note).
+pub const NOTES: MapName = MapName { symbol: "NOTES", pin: "notes" };
 /// One [`Counters`](crate::Counters) per CPU, at index 0.
 pub const COUNTERS: MapName = MapName { symbol: "COUNTERS", pin: "counters" };
 /// The ring buffer of aya-log; written only by programs that were loaded with a log level.
 pub const LOGS: MapName = MapName { symbol: "AYA_LOGS", pin: "logs" };
 
 /// Every map of the object.
-pub const MAPS: [MapName; 5] = [ENDPOINTS, FLOWS4, GENERATIONS, COUNTERS, LOGS];
+pub const MAPS: [MapName; 6] = [ENDPOINTS, FLOWS4, NOTES, GENERATIONS, COUNTERS, LOGS];
 
 /// The program for packets that enter the host; also the name of its pin.
 pub const INGRESS: &str = "ingress";
@@ -37,6 +39,11 @@ pub const EGRESS: &str = "egress";
 pub const MAX_ENDPOINTS: u32 = 16_384;
 /// Flows that the cache has room for; one more evicts the least recently used.
 pub const MAX_FLOWS: u32 = 65_536;
+
+/// Bits of a tag. Two packets in the stack at once that share a tag cost the first its proof, nothing else.
+pub const NOTE_BITS: u32 = 12;
+/// Entries of [`NOTES`]; 0 is no tag.
+pub const NOTE_ENTRIES: u32 = 1 + (1 << NOTE_BITS);
 
 /// Slots for the generations of interfaces, a power of two.
 pub const GENERATION_SLOTS: u32 = 4_096;

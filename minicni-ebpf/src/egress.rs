@@ -28,7 +28,8 @@ pub fn run(ctx: &TcContext) {
     let there = flow::direction(flow, packet.direction);
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_jiffies64() };
-    if from != there.in_ifindex || from == to || !flow::expected(there, now) {
+    let entered = flow::entered_as(ctx, &packet);
+    if !entered || from != there.in_ifindex || from == to || !flow::expected(there, now) {
         return twin(ctx, flow, there, to);
     }
     let Some(headers) = parse::headers(ctx, size_of::<parse::Headers>()) else { return };
@@ -48,7 +49,7 @@ pub fn run(ctx: &TcContext) {
     there.proofs += 1;
     maps::count(Reason::Proof);
     let back: &Direction = flow::direction(flow, packet.direction ^ 1);
-    if flow::state(flow) == flow::OBSERVED && there.proofs >= maps::proofs() && back.proofs >= maps::proofs() {
+    if flow::state(flow) == flow::OBSERVED && flow::proven(there) && flow::proven(back) {
         flow::set_state(flow, flow::PROMOTED);
         maps::count(Reason::Promoted);
         debug!(ctx, "promoted: {} and {}", there.in_ifindex, to);

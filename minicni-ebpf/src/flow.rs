@@ -3,9 +3,10 @@
 //! One direction of a flow may be handled on several CPUs at once, and nothing here is locked or atomic: a lost
 //! write costs a flow its promotion for a while (the counts then differ, and it starts anew), never a packet its way.
 
-use minicni_common::{Direction, Flow, FlowState, Reason};
+use aya_ebpf::programs::TcContext;
+use minicni_common::{Direction, Flow, FlowState, Note, Reason};
 
-use crate::maps;
+use crate::{maps, parse::Packet};
 
 /// Packets of one direction that may be on their way through the stack at once; more count as lost.
 const IN_FLIGHT: u64 = 64;
@@ -100,19 +101,47 @@ pub fn gone(direction: &Direction) -> bool {
     direction.noted != 0 && direction.generation != maps::generation(direction.in_ifindex)
 }
 
-/// Notes a packet that enters at `ifindex` and is handed to the stack.
+/// Notes a packet that enters at `ifindex` and is handed to the stack, in its flow and on itself.
 #[inline(always)]
-pub fn note(direction: &mut Direction, ifindex: u32, now: u64) {
+pub fn note(ctx: &TcContext, packet: &Packet, direction: &mut Direction, ifindex: u32, now: u64) {
     if direction.noted == 0 {
         direction.in_ifindex = ifindex;
         direction.generation = maps::generation(ifindex);
     }
     direction.noted_at = now;
     direction.noted += 1;
+    let index = packet.direction as u32;
+    let tag = packet.key.tag(index);
+    if let Some(note) = maps::note(tag) {
+        *note = Note { key: packet.key, direction: index };
+        set_tag(ctx, tag);
+    }
+}
+
+/// Takes the tag off a packet and says whether it entered the host as what it leaves as.
+#[inline(always)]
+pub fn entered_as(ctx: &TcContext, packet: &Packet) -> bool {
+    // SAFETY: a read of the context, which the verifier checks.
+    let tag = unsafe { (*ctx.skb.skb).tc_index } as u16;
+    set_tag(ctx, 0);
+    tag != 0 && maps::note(tag).is_some_and(|note| note.key == packet.key && note.direction == packet.direction as u32)
+}
+
+/// `tc_index` is kept while the stack forwards a packet, and nothing but traffic control looks at it.
+#[inline(always)]
+fn set_tag(ctx: &TcContext, tag: u16) {
+    // SAFETY: a write of the context that is open to classifiers: `tc_cls_act_is_valid_access` in net/core/filter.c.
+    unsafe { (&raw mut (*ctx.skb.skb).tc_index).write_volatile(u32::from(tag)) };
 }
 
 /// Whether a packet of this direction is expected from the stack.
 #[inline(always)]
 pub fn expected(direction: &Direction, now: u64) -> bool {
     direction.noted != direction.proofs && now.wrapping_sub(direction.noted_at) <= maps::grace()
+}
+
+/// Whether this direction has its proofs, and nothing that it noted is missing.
+#[inline(always)]
+pub fn proven(direction: &Direction) -> bool {
+    direction.proofs >= maps::proofs() && direction.proofs == direction.noted
 }

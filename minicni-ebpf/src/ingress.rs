@@ -100,7 +100,7 @@ fn watch(ctx: &TcContext, packet: &Packet, flow: Option<*mut Flow>, now: u64) ->
     }
     let Some(flow) = flow else {
         let mut unseen = flow::unseen();
-        flow::note(flow::direction(&raw mut unseen, packet.direction), ifindex, now);
+        flow::note(ctx, packet, flow::direction(&raw mut unseen, packet.direction), ifindex, now);
         // The map makes room by itself; it fails only when another CPU was first, which is as good.
         let _ = maps::FLOWS4.insert(packet.key, unseen, u64::from(BPF_NOEXIST));
         return stack(Reason::Learning);
@@ -115,7 +115,7 @@ fn watch(ctx: &TcContext, packet: &Packet, flow: Option<*mut Flow>, now: u64) ->
     if stale {
         flow::restart(flow, flow::OBSERVED);
     }
-    flow::note(there, ifindex, now);
+    flow::note(ctx, packet, there, ifindex, now);
     if before != flow::PROMOTED {
         return stack(Reason::Learning);
     }

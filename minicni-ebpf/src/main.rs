@@ -13,7 +13,7 @@ mod maps;
 mod parse;
 
 use aya_ebpf::{
-    bindings::{TC_ACT_OK, TC_ACT_SHOT},
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
     macros::classifier,
     programs::TcContext,
 };
@@ -29,14 +29,15 @@ pub fn ingress(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn egress(ctx: TcContext) -> i32 {
     egress::run(&ctx);
-    TC_ACT_OK
+    TC_ACT_UNSPEC
 }
 
-/// Leaves a packet to the stack, for a reason.
+/// Leaves a packet to the stack, for a reason. Programs of others behind ours still see it, as they would not after
+/// `TC_ACT_OK`, which would also take the packet's tag away (`tc_run` in net/core/dev.c).
 #[inline(always)]
 fn stack(reason: Reason) -> i32 {
     maps::count(reason);
-    TC_ACT_OK
+    TC_ACT_UNSPEC
 }
 
 /// Drops a packet, for a reason.

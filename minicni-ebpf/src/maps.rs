@@ -6,8 +6,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use minicni_common::{
-    Counters, Endpoint, Flow, FlowKey4, Reason,
-    names::{GENERATION_ENTRIES, GLOBAL_GENERATION, MAX_ENDPOINTS, MAX_FLOWS, slot},
+    Counters, Endpoint, Flow, FlowKey4, Note, Reason,
+    names::{GENERATION_ENTRIES, GLOBAL_GENERATION, MAX_ENDPOINTS, MAX_FLOWS, NOTE_ENTRIES, slot},
 };
 
 #[btf_map]
@@ -15,6 +15,9 @@ pub static ENDPOINTS: HashMap<u32, Endpoint, { MAX_ENDPOINTS as usize }> = HashM
 
 #[btf_map]
 pub static FLOWS4: LruHashMap<FlowKey4, Flow, { MAX_FLOWS as usize }> = LruHashMap::new();
+
+#[btf_map]
+static NOTES: Array<Note, { NOTE_ENTRIES as usize }> = Array::new();
 
 #[btf_map]
 static GENERATIONS: Array<u64, { GENERATION_ENTRIES as usize }> = Array::new();
@@ -73,6 +76,14 @@ pub fn global_generation() -> u64 {
 #[inline(always)]
 pub fn generation(ifindex: u32) -> u64 {
     GENERATIONS.get(slot(ifindex)).copied().unwrap_or_default()
+}
+
+/// The note under a tag.
+#[inline(always)]
+pub fn note<'a>(tag: u16) -> Option<&'a mut Note> {
+    // SAFETY: a value of an array stays where it is. Other CPUs may write it at the same time; a mixture of two notes is
+    // a note of no packet, or of the right one.
+    NOTES.get_ptr_mut(u32::from(tag)).map(|note| unsafe { &mut *note })
 }
 
 /// Adds one to the counter of a reason on this CPU.

@@ -9,3 +9,4 @@ pub mod debian;
 pub mod demo;
 pub mod ebpf;
 pub mod lab;
+pub mod test;

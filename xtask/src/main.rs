@@ -1,7 +1,7 @@
 //! The command line of [`xtask`]: `cargo xtask --help`.
 
 use clap::{Parser, Subcommand};
-use xtask::{demo, ebpf};
+use xtask::{demo, ebpf, test};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Builds, shows, tests and measures minicni")]
@@ -14,6 +14,8 @@ struct Arguments {
 enum Command {
     /// Shows the main job on two simulated nodes: pods get addresses and talk over the fast path
     Demo(demo::Arguments),
+    /// Runs the tests: units, packets through the programs, and real traffic between namespaces
+    Test(test::Arguments),
     /// Builds the eBPF object that user space embeds, the same bytes wherever it is built
     BuildEbpf(ebpf::Arguments),
 }
@@ -21,6 +23,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
         Command::BuildEbpf(arguments) => ebpf::run(&arguments),
     }
 }

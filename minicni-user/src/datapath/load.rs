@@ -6,10 +6,10 @@ use aya::{
     programs::{ProgramError, SchedClassifier},
 };
 use minicni_common::{
-    Counters, Endpoint, Flow, FlowKey4,
+    Counters, Endpoint, Flow, FlowKey4, Note,
     names::{
         COUNTERS, EGRESS, ENDPOINTS, FLOWS4, GENERATION_ENTRIES, GENERATIONS, INGRESS, MAPS, MAX_ENDPOINTS, MAX_FLOWS,
-        MapName, constants,
+        MapName, NOTE_ENTRIES, NOTES, constants,
     },
 };
 
@@ -27,7 +27,7 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/minicni.o");
 /// The caller holds the node's lock. It takes 20 to 50 ms, most of them to parse the kernel's BTF.
 pub fn load(pins: &Pins, object: &[u8], constants: &Constants, log_level: u8) -> Result<Programs, DatapathError> {
     pins.create_dir()?;
-    for shape in &SHAPES {
+    for shape in shapes() {
         shape.check(pins)?;
     }
     let tcp = u8::from(constants.tcp);
@@ -78,38 +78,11 @@ struct Shape {
     entries: u32,
 }
 
-const SHAPES: [Shape; 4] = [
-    Shape {
-        map: ENDPOINTS,
-        kind: MapType::Hash,
-        key: size_of::<u32>(),
-        value: size_of::<Endpoint>(),
-        entries: MAX_ENDPOINTS,
-    },
-    Shape {
-        map: FLOWS4,
-        kind: MapType::LruHash,
-        key: size_of::<FlowKey4>(),
-        value: size_of::<Flow>(),
-        entries: MAX_FLOWS,
-    },
-    Shape {
-        map: GENERATIONS,
-        kind: MapType::Array,
-        key: size_of::<u32>(),
-        value: size_of::<u64>(),
-        entries: GENERATION_ENTRIES,
-    },
-    Shape {
-        map: COUNTERS,
-        kind: MapType::PerCpuArray,
-        key: size_of::<u32>(),
-        value: size_of::<Counters>(),
-        entries: 1,
-    },
-];
-
 impl Shape {
+    const fn new(map: MapName, kind: MapType, key: usize, value: usize, entries: u32) -> Self {
+        Self { map, kind, key, value, entries }
+    }
+
     fn check(&self, pins: &Pins) -> Result<(), DatapathError> {
         let path = pins.map(self.map);
         if !path.exists() {
@@ -131,6 +104,18 @@ impl Shape {
         }
         Ok(())
     }
+}
+
+/// The shapes of the maps that the object declares.
+fn shapes() -> [Shape; 5] {
+    const INDEX: usize = size_of::<u32>();
+    [
+        Shape::new(ENDPOINTS, MapType::Hash, INDEX, size_of::<Endpoint>(), MAX_ENDPOINTS),
+        Shape::new(FLOWS4, MapType::LruHash, size_of::<FlowKey4>(), size_of::<Flow>(), MAX_FLOWS),
+        Shape::new(NOTES, MapType::Array, INDEX, size_of::<Note>(), NOTE_ENTRIES),
+        Shape::new(GENERATIONS, MapType::Array, INDEX, size_of::<u64>(), GENERATION_ENTRIES),
+        Shape::new(COUNTERS, MapType::PerCpuArray, INDEX, size_of::<Counters>(), 1),
+    ]
 }
 
 /// Opens a pinned map for one of aya's typed views.

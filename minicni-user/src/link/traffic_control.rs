@@ -37,6 +37,15 @@ pub fn clsact(ifindex: u32, ingress_block: u32, egress_block: u32) -> Request<'s
     Request::new(operation, RouteNetlinkMessage::NewQueueDiscipline(message), NLM_F_CREATE | NLM_F_EXCL)
 }
 
+/// Gives a device the qdisc that virtual devices have anyway, which sends at once.
+pub fn noqueue(ifindex: u32) -> Request<'static> {
+    let mut message = TcMessage::with_index(ifindex.cast_signed());
+    message.header.parent = TcHandle::ROOT;
+    message.attributes = vec![TcAttribute::Kind("noqueue".to_owned())];
+    let operation = format!("set root qdisc noqueue on dev {ifindex}");
+    Request::new(operation, RouteNetlinkMessage::NewQueueDiscipline(message), NLM_F_CREATE | NLM_F_REPLACE)
+}
+
 /// Puts a classifier program (direct action) on a block that some qdisc refers to, for packets of every protocol.
 ///
 /// `replace` swaps the program of the filter made here before, without a gap; otherwise the kernel answers `EEXIST` if there

@@ -2,7 +2,7 @@
 //!
 //! The order of effects, so that whatever is killed half way leaves a state that the next command repairs:
 //!
-//! * ADD: lease, veth pair, host side with programs and route, pod side, endpoint entry, answer
+//! * ADD: lease, veth pair, pod side, host side with programs and route, endpoint entry, answer
 //! * DEL: route, flows and endpoint entry, veth pair, and only then the lease, into its cooldown
 
 mod add;

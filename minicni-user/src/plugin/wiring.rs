@@ -12,7 +12,7 @@ use crate::{
     datapath::{DatapathError, Endpoints, Generations, Pins, Programs},
     link::{
         LinkError, MacAddress, Netns, Route, RouteFilter, RouteScope, Socket, VethEnd, address, alias, delete_link,
-        delete_route, link_up, neighbour, route, veth, without_link_local,
+        delete_route, link_up, neighbour, noqueue, route, veth, without_link_local,
     },
     node::attach,
 };
@@ -104,14 +104,18 @@ impl Wiring<'_> {
 
     fn wire_pair(&self, socket: &mut Socket, datapath: Option<&Attachable<'_>>) -> Result<(), CniError> {
         let ifindex = index_of(&self.names.host)?;
-        let mut host = vec![alias(ifindex, self.alias), without_link_local(ifindex)];
-        if let Some(datapath) = datapath {
-            host.extend(attach::attachments(ifindex, &datapath.programs));
-        }
+        socket.batch(vec![alias(ifindex, self.alias), without_link_local(ifindex)])?;
+        self.netns.run(|| self.wire_pod())??;
+        // Only now that the pod's end is up: the kernel lets the host's end send when its other end comes up, but does so
+        // from a work queue, and drops what comes before. Adding a qdisc to a device that has its carrier does it at once
+        // (`dev_activate` in `qdisc_graft`): https://elixir.bootlin.com/linux/v6.12/source/net/sched/sch_api.c#L1130
+        let mut host = match datapath {
+            Some(datapath) => Vec::from(attach::attachments(ifindex, &datapath.programs)),
+            None => vec![noqueue(ifindex)],
+        };
         host.push(neighbour(ifindex, IpAddr::V4(self.address), self.names.pod_mac));
         host.push(route(&host_route(self.address, ifindex)));
         socket.batch(host)?;
-        self.netns.run(|| self.wire_pod())??;
         if let Some(datapath) = datapath {
             // Last, so that the programs trust an interface only once it is complete.
             Endpoints::open(datapath.pins)?.insert(ifindex, &self.endpoint())?;

@@ -2,26 +2,31 @@
 
 use std::{
     fs::File,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
-    process::Command,
     thread,
     time::Duration,
 };
 
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use minicni::datapath::{Constants, Endpoints, Flows, Generations, OBJECT, Pins, counters, load};
+use minicni::link::{MacAddress, Netns, Socket, VethEnd, veth};
 use minicni_common::{Counters, Direction, Endpoint, EndpointKind, Flow, Reason, names};
 use nix::{
     mount::{MsFlags, mount},
+    net::if_::if_nametoindex,
     sched::{CloneFlags, unshare},
     unistd::geteuid,
 };
 use pcap_file::pcap::{PcapPacket, PcapWriter};
 
-use crate::packets::Frame;
+use crate::{packets::Frame, tagged};
 
-/// `TC_ACT_OK`, `TC_ACT_SHOT`, `TC_ACT_REDIRECT` of `linux/pkt_cls.h`.
-pub(crate) const OK: u32 = 0;
+/// The pin of the program that tags a packet and calls `egress`.
+const TAGGED_EGRESS: &str = "tagged";
+
+/// `TC_ACT_UNSPEC` (the stack goes on), `TC_ACT_SHOT`, `TC_ACT_REDIRECT` of `linux/pkt_cls.h`.
+pub(crate) const OK: u32 = u32::MAX;
 pub(crate) const SHOT: u32 = 2;
 pub(crate) const REDIRECT: u32 = 7;
 
@@ -78,12 +83,16 @@ impl Bench {
         mount(Some("bpf"), "/mnt", Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
         let object = std::env::var_os("MINICNI_EBPF_OBJECT").map(|path| std::fs::read(path).unwrap());
         let pins = Pins::new(Path::new("/mnt/minicni"));
-        load(&pins, object.as_deref().unwrap_or(OBJECT), constants, 0).unwrap();
+        let programs = load(&pins, object.as_deref().unwrap_or(OBJECT), constants, 0).unwrap();
+        tagged::pin(&programs, &pins.program(TAGGED_EGRESS)).unwrap();
         let pod = |number: u8| {
-            let name = format!("pod{number}");
             let host_mac = [2, 0, 0, 0, 0xff, number];
-            add_interface(&name, host_mac);
-            let ifindex = nix::net::if_::if_nametoindex(name.as_str()).unwrap();
+            let end = |name, mac| VethEnd { name, ifindex: None, mac: MacAddress(mac), mtu: 1500 };
+            let (host, peer) = (format!("pod{number}"), format!("peer{number}"));
+            let netns = Netns::open("/proc/thread-self/ns/net").unwrap();
+            let pair = veth(&end(&host, host_mac), &end(&peer, [2, 0, 0, 0, 0, number]), netns.as_fd()).unwrap();
+            Socket::open().unwrap().batch(vec![pair]).unwrap();
+            let ifindex = if_nametoindex(host.as_str()).unwrap();
             Pod { ifindex, address: [10, 1, 0, number], mac: [2, 0, 0, 0, 0, number], host_mac }
         };
         let (a, b) = (pod(2), pod(3));
@@ -129,21 +138,35 @@ impl Bench {
 
     /// A frame enters the host from a pod.
     pub(crate) fn ingress(&mut self, from: Pod, frame: &[u8]) -> Outcome {
-        self.push(names::INGRESS, from.ifindex, 0, 0, frame)
+        self.push(names::INGRESS, from.ifindex, 0, 0, 0, frame)
     }
 
     /// As `ingress`, of a GSO packet with segments of `gso_size` bytes.
     pub(crate) fn ingress_gso(&mut self, from: Pod, gso_size: u32, frame: &[u8]) -> Outcome {
-        self.push(names::INGRESS, from.ifindex, 0, gso_size, frame)
+        self.push(names::INGRESS, from.ifindex, 0, gso_size, 0, frame)
     }
 
-    /// The stack delivers a frame to a pod; it had entered at the interface `from`.
-    pub(crate) fn egress(&mut self, from: u32, to: Pod, frame: &[u8]) -> Outcome {
-        self.push(names::EGRESS, to.ifindex, from, 0, frame)
+    /// The stack delivers a frame to a pod; it had entered as `entered` at the interface `from`.
+    pub(crate) fn egress(&mut self, from: u32, entered: &Frame, to: Pod, frame: &[u8]) -> Outcome {
+        self.push(TAGGED_EGRESS, to.ifindex, from, 0, entered.tag(), frame)
     }
 
-    fn push(&mut self, program: &str, ifindex: u32, ingress_ifindex: u32, gso_size: u32, frame: &[u8]) -> Outcome {
+    /// The stack delivers a frame that no program has seen enter.
+    pub(crate) fn egress_untagged(&mut self, from: u32, to: Pod, frame: &[u8]) -> Outcome {
+        self.push(TAGGED_EGRESS, to.ifindex, from, 0, 0, frame)
+    }
+
+    fn push(
+        &mut self,
+        program: &str,
+        ifindex: u32,
+        ingress_ifindex: u32,
+        gso_size: u32,
+        mark: u16,
+        frame: &[u8],
+    ) -> Outcome {
         let mut context = [0_u8; 192];
+        context[8..12].copy_from_slice(&u32::from(mark).to_ne_bytes());
         context[36..40].copy_from_slice(&ingress_ifindex.to_ne_bytes());
         context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
         context[176..180].copy_from_slice(&gso_size.to_ne_bytes());
@@ -188,7 +211,7 @@ impl Bench {
     pub(crate) fn through_the_stack(&mut self, from: Pod, to: Pod, frame: &Frame, reason: Reason, events: &[Reason]) {
         self.expect(&[reason], OK, |bench| bench.ingress(from, &frame.bytes()));
         let routed = frame.routed(to.mac, to.host_mac);
-        self.expect(events, OK, |bench| bench.egress(from.ifindex, to, &routed.bytes()));
+        self.expect(events, OK, |bench| bench.egress(from.ifindex, frame, to, &routed.bytes()));
     }
 
     /// Sends packets both ways until the flow is promoted.
@@ -219,10 +242,4 @@ impl Drop for Bench {
         });
         eprintln!("frames in {}: {written:?}", path.display());
     }
-}
-
-fn add_interface(name: &str, mac: [u8; 6]) {
-    let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
-    let status = Command::new("ip").args(["link", "add", name, "address", &mac, "type", "veth"]).status().unwrap();
-    assert!(status.success());
 }

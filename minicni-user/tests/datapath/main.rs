@@ -6,4 +6,5 @@
 mod bench;
 mod packets;
 mod promotion;
+mod tagged;
 mod verdicts;

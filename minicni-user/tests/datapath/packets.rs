@@ -2,6 +2,8 @@
 
 use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 
+use minicni_common::FlowKey4;
+
 use crate::bench::Pod;
 
 /// TCP flags by name.
@@ -50,6 +52,17 @@ impl Frame {
     /// The frame as the host's stack forwards it.
     pub(crate) fn routed(&self, destination_mac: [u8; 6], source_mac: [u8; 6]) -> Self {
         Self { destination_mac, source_mac, ttl: self.ttl - 1, ..self.clone() }
+    }
+
+    /// The tag that `ingress` gives the frame when it notes it.
+    pub(crate) fn tag(&self) -> u16 {
+        let (source, destination) = (self.source, self.destination);
+        let end = |(address, port): ([u8; 4], u16)| (u32::from_ne_bytes(address), port);
+        let swapped = end(source) > end(destination);
+        let (first, second) = if swapped { (destination, source) } else { (source, destination) };
+        let protocol = if self.tcp.is_some() { 6 } else { 17 };
+        let key = FlowKey4 { addresses: [first.0, second.0], ports: [first.1, second.1], protocol };
+        key.tag(u32::from(swapped))
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {

@@ -67,10 +67,10 @@ fn a_flow_whose_replies_are_translated_is_never_promoted() {
         for _ in 0..100 {
             bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(a, &request.bytes()));
             let translated = Frame { destination: (b.address, 8080), ..request.routed(b.mac, b.host_mac) };
-            bench.expect(&[], OK, |bench| bench.egress(a.ifindex, b, &translated.bytes()));
+            bench.expect(&[], OK, |bench| bench.egress(a.ifindex, &request, b, &translated.bytes()));
             bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(b, &reply.bytes()));
             let translated = Frame { source: (virtual_ip, 80), ..reply.routed(a.mac, a.host_mac) };
-            bench.expect(&[], OK, |bench| bench.egress(b.ifindex, a, &translated.bytes()));
+            bench.expect(&[], OK, |bench| bench.egress(b.ifindex, &reply, a, &translated.bytes()));
         }
     });
 }
@@ -118,7 +118,7 @@ fn a_syn_on_either_hook_demotes_a_promoted_flow() {
             bench.ingress(a, &there.flags(Tcp::Syn).bytes())
         });
         bench.promote(&there, &back);
-        bench.expect(&[Reason::Demoted], OK, |bench| bench.egress(7, b, &there.flags(Tcp::Syn).bytes()));
+        bench.expect(&[Reason::Demoted], OK, |bench| bench.egress_untagged(7, b, &there.flags(Tcp::Syn).bytes()));
         bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(a, &there.bytes()));
     });
 }
@@ -130,9 +130,53 @@ fn a_promoted_tuple_that_the_stack_delivers_is_a_twin_and_demotes_the_flow() {
         let (a, b) = (bench.a, bench.b);
         bench.promote(&there, &back);
         // Translated from something else that entered at the same interface.
+        let other = Frame { destination: ([10, 96, 0, 1], 80), ..there.clone() };
+        bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(a, &other.bytes()));
         let twin = there.routed(b.mac, b.host_mac);
-        bench.expect(&[Reason::Demoted, Reason::Twin], OK, |bench| bench.egress(a.ifindex, b, &twin.bytes()));
+        bench.expect(&[Reason::Demoted, Reason::Twin], OK, |bench| bench.egress(a.ifindex, &other, b, &twin.bytes()));
         bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(a, &there.bytes()));
+    });
+}
+
+/// What conntrack makes of one socket that talks to a pod and to a virtual address of the same pod, when the virtual
+/// address came first: the direct flow's port is changed, and each flow leaves as the other entered.
+#[test]
+fn two_flows_that_leave_as_each_other_entered_prove_nothing() {
+    run("crossed_twins", patient(), |bench| {
+        let (a, b) = (bench.a, bench.b);
+        let (direct, back) = udp(bench);
+        let virtual_end = ([10, 96, 0, 1], 80);
+        let translated = Frame { destination: virtual_end, ..direct.clone() };
+        let remapped = Frame { source: (a.address, 5866), ..direct.clone() };
+        let remapped_back = Frame { destination: (a.address, 5866), ..back.clone() };
+        let deliver =
+            |bench: &mut Bench, entered: &Frame, from: crate::bench::Pod, to: crate::bench::Pod, left: &Frame| {
+                bench.ingress(from, &entered.bytes());
+                bench.egress(from.ifindex, entered, to, &left.routed(to.mac, to.host_mac).bytes());
+            };
+        for _ in 0..40 {
+            deliver(bench, &direct, a, b, &remapped);
+            deliver(bench, &remapped_back, b, a, &back);
+            deliver(bench, &translated, a, b, &direct);
+            deliver(bench, &back, b, a, &Frame { source: virtual_end, ..back.clone() });
+        }
+        let counters = bench.counters();
+        assert_eq!((counters.proof, counters.promoted, counters.redirected), (0, 0, 0));
+    });
+}
+
+#[test]
+fn a_flow_with_a_packet_on_the_way_is_not_promoted_before_that_one_is_proven() {
+    run("pending", patient(), |bench| {
+        let (a, b) = (bench.a, bench.b);
+        let (there, back) = udp(bench);
+        bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(a, &there.bytes()));
+        for _ in 0..20 {
+            bench.through_the_stack(b, a, &back, Reason::Learning, &[Reason::Proof]);
+            bench.through_the_stack(a, b, &there, Reason::Learning, &[Reason::Proof]);
+        }
+        let late = there.routed(b.mac, b.host_mac).bytes();
+        bench.expect(&[Reason::Proof, Reason::Promoted], OK, |bench| bench.egress(a.ifindex, &there, b, &late));
     });
 }
 
@@ -143,10 +187,10 @@ fn a_delivery_from_another_interface_is_no_proof() {
         let (a, b) = (bench.a, bench.b);
         bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(a, &there.bytes()));
         let routed = there.routed(b.mac, b.host_mac).bytes();
-        bench.expect(&[], OK, |bench| bench.egress(b.ifindex + 100, b, &routed));
-        bench.expect(&[], OK, |bench| bench.egress(0, b, &routed));
+        bench.expect(&[], OK, |bench| bench.egress(b.ifindex + 100, &there, b, &routed));
+        bench.expect(&[], OK, |bench| bench.egress(0, &there, b, &routed));
         // Hairpin: out where it came in.
-        bench.expect(&[], OK, |bench| bench.egress(a.ifindex, a, &routed));
+        bench.expect(&[], OK, |bench| bench.egress(a.ifindex, &there, a, &routed));
         assert_eq!(bench.direction_from(a).proofs, 0);
     });
 }

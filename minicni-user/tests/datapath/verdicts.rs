@@ -198,7 +198,7 @@ fn random_bytes_are_never_redirected() {
                 let mut bench = bench.borrow_mut();
                 let b = bench.b;
                 prop_assert_ne!(bench.ingress(a, &frame).action, REDIRECT);
-                prop_assert_eq!(bench.egress(a.ifindex, b, &frame).action, OK);
+                prop_assert_eq!(bench.egress_untagged(a.ifindex, b, &frame).action, OK);
                 Ok(())
             })
             .unwrap();

@@ -1,5 +1,7 @@
 //! The demo's words.
 
+use std::fmt::Write as _;
+
 use anyhow::Result;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use minicni_common::names::LAYOUT_VERSION;
@@ -36,7 +38,7 @@ pub(super) fn render(rows: &[Row]) -> String {
     let mut text = table.to_string();
     for row in rows {
         for error in [&row.tcp, &row.udp].into_iter().filter_map(|seen| seen.as_ref().err()) {
-            text += &format!("\n{} to {}: {error}", row.from, row.to);
+            let _ = write!(text, "\n{} to {}: {error}", row.from, row.to);
         }
     }
     text + "\n\nRound trips are medians of 2,000 requests of one byte. A flow gets on the fast path after eight packets \

@@ -1,0 +1,63 @@
+//! `test`: everything but fmt and clippy.
+
+use std::{process::Command, time::Instant};
+
+use anyhow::{Result, bail};
+use nix::unistd::geteuid;
+
+use crate::{command, debian};
+
+/// Arguments of `test`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Run only what needs no root: the unit and property tests without namespaces, packets or pods
+    #[arg(long)]
+    unprivileged: bool,
+    /// Passed on to `cargo test`, such as the name of a test
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+/// Programs that tests execute, with the package each comes in.
+const TOOLS: [(&str, &str, &str); 5] = [
+    ("ip", "iproute2", "tests break a pod's wiring with it"),
+    ("nft", "nftables", "tests translate and drop with it"),
+    ("conntrack", "conntrack", "tests look at connection states with it"),
+    ("bpftool", "bpftool", "a test inspects pinned maps with it"),
+    ("ping", "iputils-ping", "a test sends ICMP with it"),
+];
+
+/// Test modules that need root, by the beginning of their names.
+const PRIVILEGED: [&str; 2] = ["link::", "daemon::tests::"];
+
+/// Builds and runs the tests.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let start = Instant::now();
+    let cargo = || {
+        let mut cargo = Command::new("cargo");
+        cargo.current_dir(command::root());
+        cargo
+    };
+    if arguments.unprivileged {
+        eprintln!(
+            "NOT RUN: the datapath under BPF_PROG_TEST_RUN, namespaces, the plugin and the daemon with real traffic; \
+             they need root"
+        );
+        let skips = PRIVILEGED.iter().flat_map(|name| ["--skip", name]);
+        return command::run(cargo().args(["test", "--workspace", "--lib", "--"]).args(skips).args(&arguments.rest));
+    }
+    if !geteuid().is_root() {
+        bail!(
+            "the tests make network namespaces and load eBPF programs, and so need root: sudo -E cargo xtask test\n\
+             What runs without: cargo xtask test --unprivileged"
+        );
+    }
+    for (program, package, reason) in TOOLS {
+        debian::need(program, package, reason)?;
+    }
+    // The tests execute both programs.
+    command::run(cargo().args(["build", "--workspace", "--bins"]))?;
+    command::run(cargo().args(["test", "--workspace"]).args(&arguments.rest))?;
+    eprintln!("all tests passed in {:.0?}", start.elapsed());
+    Ok(())
+}

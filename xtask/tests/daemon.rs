@@ -1,0 +1,241 @@
+//! The daemon on two nodes: routes, restarts, bad input. Needs root.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
+
+use minicni::link::{RouteFilter, Socket};
+use serde_json::Value;
+use xtask::{
+    command::output,
+    lab::{
+        Lab, Node, Pod, Programs,
+        traffic::{Client, Protocol, Server},
+    },
+};
+
+const PORT: u16 = 7000;
+/// How soon a route that somebody deleted is back.
+const SECOND: Duration = Duration::from_secs(1);
+
+fn lab(name: &str) -> Lab {
+    let mut lab = Lab::new(&format!("mnidaemon-{name}"), 2, Programs::beside_us().unwrap()).unwrap();
+    lab.start_daemons().unwrap();
+    lab
+}
+
+fn to(pod: &Pod) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(pod.address().unwrap()), PORT)
+}
+
+#[track_caller]
+fn assert_reaches(from: &Pod, to: SocketAddr) {
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let mut client = Client::connect(&from.netns, protocol, to).unwrap();
+        client.measure(20).unwrap();
+        client.close().unwrap();
+    }
+}
+
+/// Destinations of the daemon's routes on a node.
+fn routes(node: &Node) -> Vec<String> {
+    let filter = RouteFilter { protocol: Some(minicni::daemon::plan::ROUTE_PROTOCOL), ifindex: None };
+    let routes = node.netns.run(|| Socket::open().unwrap().routes(filter).unwrap()).unwrap();
+    routes.into_iter().map(|route| route.destination.to_string()).collect()
+}
+
+/// Waits until something holds.
+#[track_caller]
+fn eventually(limit: Duration, what: &str, holds: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// `minicnid status --json`; it ends with a failure where something is wrong, which is no reason not to read it.
+fn status(node: &Node) -> Value {
+    let mut command = node.minicnid("status");
+    let output = node.netns.run(|| command.arg("--json").output().unwrap()).unwrap();
+    let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.success(), status["problems"].as_array().unwrap().is_empty());
+    status
+}
+
+#[track_caller]
+fn assert_all_is_well(node: &Node) {
+    assert_eq!(status(node)["problems"], serde_json::json!([]));
+}
+
+#[test]
+fn pods_of_two_nodes_reach_each_other_with_their_own_addresses() {
+    let lab = lab("two");
+    let (here, there) = (&lab.nodes[0], &lab.nodes[1]);
+    let (a, b) = (here.pod("a").unwrap(), there.pod("b").unwrap());
+    let _server = Server::start(&b.netns, PORT).unwrap();
+    assert_reaches(&a, to(&b));
+
+    let socket = b.netns.run(|| std::net::UdpSocket::bind(("0.0.0.0", 7001)).unwrap()).unwrap();
+    socket.set_read_timeout(Some(SECOND)).unwrap();
+    let client = a.netns.run(|| std::net::UdpSocket::bind(("0.0.0.0", 0)).unwrap()).unwrap();
+    client.send_to(b"x", (b.address().unwrap(), 7001)).unwrap();
+    let (_, from) = socket.recv_from(&mut [0; 8]).unwrap();
+    assert_eq!(from.ip(), IpAddr::V4(a.address().unwrap()));
+
+    assert_all_is_well(here);
+    let status = status(there);
+    assert_eq!(status["node"]["node"], "node2");
+    assert_eq!(status["routes"][0]["destination"], "10.244.1.0/24");
+    assert_eq!(status["endpoints"][0]["pod"], "demo/b");
+    assert_eq!(status["endpoints"][0]["address"], b.address().unwrap().to_string());
+}
+
+#[test]
+fn a_route_that_somebody_deletes_is_back_within_a_second_and_foreign_ones_stay() {
+    let lab = lab("restore");
+    let node = &lab.nodes[0];
+    let ip = |line: &str| {
+        node.run(Command::new("ip").args(line.split(' '))).unwrap();
+    };
+    ip("route add 10.9.0.0/24 via 192.168.77.2");
+    for _ in 0..3 {
+        ip("route del 10.244.2.0/24");
+        eventually(SECOND, "the route is back", || routes(node) == ["10.244.2.0/24"]);
+    }
+    assert!(node.run(Command::new("ip").args(["route", "show", "10.9.0.0/24"])).unwrap().contains("10.9.0.0/24"));
+    assert_all_is_well(node);
+}
+
+#[test]
+fn a_malformed_file_of_nodes_keeps_the_last_good_one_and_says_what_is_wrong_and_where() {
+    let lab = lab("malformed");
+    let node = &lab.nodes[0];
+    let good = fs::read_to_string(lab.nodes_file()).unwrap();
+    let problem = |words: &str| {
+        let problems = status(node)["problems"].to_string();
+        problems.contains(words)
+    };
+    let bad = [
+        ("not: [yaml", "nodes.yaml"),
+        (&good.replace("10.244.2.0/24", "10.244.2.0/33"), "10.244.2.0/33"),
+        (&good.replace("10.244.2.0/24", "10.244.1.0/25"), "10.244.1.0/25"),
+        (&good.replace("192.168.77.2", "192.168.77.300"), "192.168.77.300"),
+        (&good.replace("kind: Node", "kind: Pod"), "Pod"),
+        (&good.replace("  name: node2", "  name: node1"), "node1"),
+        ("", "nodes.yaml"),
+    ];
+    for (text, words) in bad {
+        fs::write(lab.nodes_file(), text).unwrap();
+        eventually(5 * SECOND, words, || problem(words));
+        assert_eq!(routes(node), ["10.244.2.0/24"], "after {text:?}");
+    }
+    fs::remove_file(lab.nodes_file()).unwrap();
+    eventually(5 * SECOND, "the file is missing", || problem("No such file"));
+    assert_eq!(routes(node), ["10.244.2.0/24"]);
+    let temporary = lab.nodes_file().with_extension("tmp");
+    fs::write(&temporary, &good).unwrap();
+    fs::rename(&temporary, lab.nodes_file()).unwrap();
+    eventually(5 * SECOND, "all is well again", || status(node)["problems"] == serde_json::json!([]));
+}
+
+#[test]
+fn nodes_come_and_go_with_the_file() {
+    let lab = lab("come-and-go");
+    let node = &lab.nodes[0];
+    let two = fs::read_to_string(lab.nodes_file()).unwrap();
+    let third = two.split("---\n").next().unwrap().replace("node1", "node3");
+    let third = third.replace("10.244.1.0", "10.244.3.0").replace("192.168.77.1", "192.168.77.3");
+    fs::write(lab.nodes_file(), format!("{two}---\n{third}")).unwrap();
+    eventually(2 * SECOND, "node3 has a route", || routes(node).len() == 2);
+    fs::write(lab.nodes_file(), two.split("---\n").next().unwrap()).unwrap();
+    eventually(2 * SECOND, "no route is left", || routes(node).is_empty());
+}
+
+#[test]
+fn without_the_daemon_the_network_stays_and_pods_still_come_and_go() {
+    let lab = lab("stopped");
+    let (here, there) = (&lab.nodes[0], &lab.nodes[1]);
+    let (a, b) = (here.pod("a").unwrap(), there.pod("b").unwrap());
+    let _server = Server::start(&b.netns, PORT).unwrap();
+    for node in &lab.nodes {
+        node.stop_daemon().unwrap();
+    }
+    assert_reaches(&a, to(&b));
+    assert_eq!(routes(here), ["10.244.2.0/24"]);
+    let c = here.pod("c").unwrap();
+    assert_reaches(&c, to(&b));
+    assert!(c.call(here, "CHECK").unwrap().ok);
+    c.del(here).unwrap();
+    assert!(status(here)["problems"].to_string().contains("minicnid does not run"));
+}
+
+#[test]
+fn a_daemon_killed_and_started_again_replaces_the_programs_and_loses_no_packet() {
+    let mut lab = lab("restart");
+    let (a, b) = (lab.nodes[0].pod("a").unwrap(), lab.nodes[0].pod("b").unwrap());
+    let _server = Server::start(&b.netns, PORT).unwrap();
+    let programs = |lab: &Lab| lab.nodes[0].pins().open_programs().unwrap().ids();
+    let (done, to) = (AtomicBool::new(false), to(&b));
+    let before = programs(&lab);
+    thread::scope(|scope| {
+        let traffic = scope.spawn(|| {
+            let mut client = Client::connect(&a.netns, Protocol::Udp, to).unwrap();
+            let mut rounds = 0;
+            while !done.load(Relaxed) {
+                client.exchange(b"not one is lost").unwrap();
+                rounds += 1;
+            }
+            rounds
+        });
+        for _ in 0..3 {
+            thread::sleep(Duration::from_millis(200));
+            let pid = fs::read_to_string(xtask::lab::directory("mnidaemon-restart").join("node1/daemon.pid")).unwrap();
+            output(Command::new("kill").args(["-9", &pid])).unwrap();
+            lab.nodes[0].stop_daemon().unwrap();
+            let nodes = lab.nodes_file();
+            lab.nodes[0].start_daemon(&nodes).unwrap();
+        }
+        done.store(true, Relaxed);
+        assert!(traffic.join().unwrap() > 1_000);
+    });
+    assert_ne!(programs(&lab), before);
+    assert_all_is_well(&lab.nodes[0]);
+    assert!(a.call(&lab.nodes[0], "CHECK").unwrap().ok);
+}
+
+#[test]
+fn a_second_daemon_for_the_same_state_is_refused() {
+    let lab = lab("second");
+    let node = &lab.nodes[0];
+    let mut second = node.minicnid("run");
+    second.arg("--nodes").arg(lab.nodes_file()).args(["--node-name", "node1"]);
+    let output = node.netns.run(|| second.output().unwrap()).unwrap();
+    assert!(!output.status.success());
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(log.contains("another minicnid runs"), "{log}");
+}
+
+#[test]
+fn status_says_what_is_wrong() {
+    let lab = lab("status");
+    let node = &lab.nodes[0];
+    let pod = node.pod("a").unwrap();
+    let problems = |words: &str| {
+        let problems = status(node)["problems"].to_string();
+        assert!(problems.contains(words), "{words:?} is not in {problems}");
+    };
+    node.run(Command::new("sysctl").args(["-qw", "net.ipv4.ip_forward=0"])).unwrap();
+    problems("ip_forward");
+    node.run(Command::new("sysctl").args(["-qw", "net.ipv4.ip_forward=1"])).unwrap();
+    let host = pod.host_interface().unwrap().to_owned();
+    node.run(Command::new("ip").args(["link", "del", &host])).unwrap();
+    problems("is gone");
+    pod.del(node).unwrap();
+    assert_all_is_well(node);
+}

@@ -1,0 +1,210 @@
+//! The fast path with real traffic, beside real translation and real firewall rules. Needs root.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+use xtask::lab::{
+    Lab, Node, Pod, Programs, rules,
+    traffic::{Client, Protocol, Server},
+};
+
+const PORT: u16 = 8080;
+const VIRTUAL: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+
+fn lab(name: &str) -> Lab {
+    let mut lab = Lab::new(&format!("mnifast-{name}"), 1, Programs::beside_us().unwrap()).unwrap();
+    lab.start_daemons().unwrap();
+    lab
+}
+
+fn to(pod: &Pod) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(pod.address().unwrap()), PORT)
+}
+
+/// Packets redirected while something is done.
+fn redirected(node: &Node, work: impl FnOnce()) -> u64 {
+    let before = node.counters().redirected;
+    work();
+    node.counters().redirected - before
+}
+
+fn conntrack(node: &Node, arguments: &[&str]) -> String {
+    node.run(Command::new("conntrack").args(arguments)).unwrap()
+}
+
+#[test]
+fn more_than_99_percent_of_a_long_conversation_is_redirected() {
+    let lab = lab("share");
+    let node = &lab.nodes[0];
+    let (a, b) = (node.pod("a").unwrap(), node.pod("b").unwrap());
+    let _server = Server::start(&b.netns, PORT).unwrap();
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let count = redirected(node, || {
+            Client::connect(&a.netns, protocol, to(&b)).unwrap().measure(10_000).unwrap();
+        });
+        assert!(count > 19_800, "{protocol:?}: {count} of about 20,000");
+    }
+}
+
+#[test]
+fn promoted_connections_close_cleanly_beside_a_rule_that_drops_what_is_invalid() {
+    let lab = lab("close");
+    let node = &lab.nodes[0];
+    let (a, b) = (node.pod("a").unwrap(), node.pod("b").unwrap());
+    let _server = Server::start(&b.netns, PORT).unwrap();
+    node.run(Command::new("iptables").args("-A FORWARD -m conntrack --ctstate INVALID -j DROP".split(' '))).unwrap();
+    let payload = vec![7; 40_000];
+    for _ in 0..10 {
+        let mut client = Client::connect(&a.netns, Protocol::Tcp, to(&b)).unwrap();
+        // Far beyond the window that conntrack saw.
+        let count = redirected(node, || (0..200).for_each(|_| client.exchange(&payload).unwrap()));
+        assert!(count > 400, "{count} packets were redirected");
+        client.close().unwrap();
+    }
+    thread::sleep(Duration::from_millis(200));
+    let left = conntrack(node, &["-L", "-p", "tcp"]);
+    assert!(left.contains("TIME_WAIT") || left.contains("LAST_ACK") || left.contains("CLOSE"), "{left}");
+    assert!(!left.contains("ESTABLISHED"), "{left}");
+    let dropped = node.run(Command::new("iptables").args(["-L", "FORWARD", "-v", "-x", "-n"])).unwrap();
+    let rule = dropped.lines().find(|line| line.contains("INVALID")).unwrap();
+    assert_eq!(rule.split_whitespace().next(), Some("0"), "{rule}");
+}
+
+#[test]
+fn a_translated_flow_is_never_redirected_and_works() {
+    let lab = lab("cluster-ip");
+    let node = &lab.nodes[0];
+    let (a, b) = (node.pod("a").unwrap(), node.pod("b").unwrap());
+    let _server = Server::start(&b.netns, PORT).unwrap();
+    rules::nft(node, &rules::cluster_ip(VIRTUAL, 80, b.address().unwrap(), PORT)).unwrap();
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let count = redirected(node, || {
+            let mut client = Client::connect(&a.netns, protocol, (VIRTUAL, 80).into()).unwrap();
+            client.measure(2_000).unwrap();
+            client.close().unwrap();
+        });
+        assert_eq!(count, 0, "{protocol:?}");
+    }
+    // Conntrack is sure of a UDP flow after two seconds.
+    let mut client = Client::connect(&a.netns, Protocol::Udp, (VIRTUAL, 80).into()).unwrap();
+    let count = redirected(node, || {
+        for _ in 0..25 {
+            client.measure(100).unwrap();
+            thread::sleep(Duration::from_millis(100));
+        }
+    });
+    assert_eq!(count, 0);
+    assert!(conntrack(node, &["-L", "-p", "udp"]).contains("ASSURED"));
+}
+
+#[test]
+fn one_socket_may_talk_to_a_pod_and_to_a_virtual_address_of_the_same_pod() {
+    let lab = lab("twin");
+    let node = &lab.nodes[0];
+    let (a, b) = (node.pod("a").unwrap(), node.pod("b").unwrap());
+    let _server = Server::start(&b.netns, PORT).unwrap();
+    rules::nft(node, &rules::cluster_ip(VIRTUAL, 80, b.address().unwrap(), PORT)).unwrap();
+    let direct = to(&b);
+    let translated = SocketAddr::new(IpAddr::V4(VIRTUAL), 80);
+    for order in [[direct, translated], [translated, direct]] {
+        let socket = a.netns.run(|| UdpSocket::bind(("0.0.0.0", 0)).unwrap()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        for round in 0..500 {
+            for address in order {
+                socket.send_to(b"x", address).unwrap();
+                let (_, from) = socket.recv_from(&mut [0; 8]).unwrap();
+                assert_eq!(from, address, "round {round}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rule_inserted_later_stops_a_promoted_flow_within_ten_seconds() {
+    let lab = lab("policy");
+    let node = &lab.nodes[0];
+    let (a, b) = (node.pod("a").unwrap(), node.pod("b").unwrap());
+    let _server = Server::start(&b.netns, PORT).unwrap();
+    let mut client = Client::connect(&a.netns, Protocol::Udp, to(&b)).unwrap();
+    client.measure(100).unwrap();
+    rules::nft(node, "table ip deny { chain forward { type filter hook forward priority 0; policy drop;\n }\n }")
+        .unwrap();
+    let start = Instant::now();
+    while client.exchange(b"x").is_ok() {
+        assert!(start.elapsed() < Duration::from_secs(10), "the flow goes on beside a policy that drops it");
+        thread::sleep(Duration::from_millis(1));
+    }
+    eprintln!("stopped after {:?}", start.elapsed());
+    // And comes back when the rule goes.
+    rules::nft(node, "delete table ip deny").unwrap();
+    client.measure(10).unwrap();
+}
+
+#[test]
+fn a_new_pod_with_the_address_of_an_old_one_gets_what_is_sent_to_it() {
+    let lab = lab("reuse");
+    let node = &lab.nodes[0];
+    let pool = |name: &str| {
+        let mut pod = node.sandbox(name).unwrap();
+        // Two addresses: whoever comes second gets the other one, cooling or not.
+        pod.config["subnet"] = json!("10.244.1.0/30");
+        pod.add(node).unwrap();
+        pod
+    };
+    let (a, old) = (pool("a"), pool("old"));
+    let server = Server::start(&old.netns, PORT).unwrap();
+    let destination = to(&old);
+    let mut client = Client::connect(&a.netns, Protocol::Udp, destination).unwrap();
+    let count = redirected(node, || assert!(client.measure(100).is_ok()));
+    assert!(count > 150);
+    old.del(node).unwrap();
+    drop(server);
+    let new = pool("new");
+    assert_eq!(to(&new), destination);
+    let _server = Server::start(&new.netns, PORT).unwrap();
+    client.exchange(b"the first packet already").unwrap();
+    let count = redirected(node, || assert!(client.measure(100).is_ok()));
+    assert!(count > 150, "{count} packets were redirected to the new pod");
+}
+
+#[test]
+fn large_fragmented_and_icmp_traffic_works_beside_a_promoted_flow() {
+    let lab = lab("sizes");
+    let node = &lab.nodes[0];
+    let (a, b) = (node.pod("a").unwrap(), node.pod("b").unwrap());
+    let _server = Server::start(&b.netns, PORT).unwrap();
+    let mut udp = Client::connect(&a.netns, Protocol::Udp, to(&b)).unwrap();
+    udp.measure(100).unwrap();
+    for length in [1, 1_472, 1_473, 4_000, 30_000] {
+        udp.exchange(&vec![7; length]).unwrap();
+    }
+    udp.measure(100).unwrap();
+    let mut tcp = Client::connect(&a.netns, Protocol::Tcp, to(&b)).unwrap();
+    for length in [1, 1_000, 65_536, 60_000] {
+        (0..20).for_each(|_| tcp.exchange(&vec![7; length]).unwrap());
+    }
+    let address = b.address().unwrap().to_string();
+    let ping = || xtask::command::output(Command::new("ping").args(["-q", "-c", "3", "-i", "0.01", &address])).unwrap();
+    assert!(a.netns.run(ping).unwrap().contains(" 0% packet loss"));
+}
+
+#[test]
+fn a_pod_cannot_send_with_anothers_address() {
+    let lab = lab("spoof");
+    let node = &lab.nodes[0];
+    let (a, b) = (node.pod("a").unwrap(), node.pod("b").unwrap());
+    let receiver = b.netns.run(|| UdpSocket::bind(("0.0.0.0", PORT)).unwrap()).unwrap();
+    receiver.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let spoof =
+        || xtask::command::output(Command::new("ip").args("addr add 10.244.1.99/32 dev eth0".split(' '))).unwrap();
+    a.netns.run(spoof).unwrap();
+    let sender = a.netns.run(|| UdpSocket::bind(("10.244.1.99", 0)).unwrap()).unwrap();
+    sender.send_to(b"x", to(&b)).unwrap();
+    assert!(receiver.recv_from(&mut [0; 8]).is_err());
+    assert_eq!(node.counters().spoofed_source, 1);
+}
