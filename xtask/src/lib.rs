@@ -3,6 +3,7 @@
 //! The library holds what the subcommands and the tests in `tests/` share: above all the [`lab`], which makes nodes
 //! and pods out of namespaces.
 
+pub mod bench;
 pub mod build;
 pub mod command;
 pub mod debian;

@@ -1,7 +1,7 @@
 //! The command line of [`xtask`]: `cargo xtask --help`.
 
 use clap::{Parser, Subcommand};
-use xtask::{demo, ebpf, test};
+use xtask::{bench, demo, ebpf, test};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Builds, shows, tests and measures minicni")]
@@ -16,6 +16,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Runs the tests: units, packets through the programs, and real traffic between namespaces
     Test(test::Arguments),
+    /// Measures minicni beside what people run today
+    Bench(bench::Arguments),
     /// Builds the eBPF object that user space embeds, the same bytes wherever it is built
     BuildEbpf(ebpf::Arguments),
 }
@@ -24,6 +26,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::BuildEbpf(arguments) => ebpf::run(&arguments),
     }
 }

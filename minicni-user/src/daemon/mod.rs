@@ -1,6 +1,6 @@
 //! The node daemon: from the nodes of the cluster to the routes of this node, reconciled.
 //!
-//! [`file`] (or, later, the API server) yields [`nodes`]; [`plan`] decides, without touching anything, which routes
+//! [`mod@file`] (or, later, the API server) yields [`nodes`]; [`plan`] decides, without touching anything, which routes
 //! they ask for and what has to change; [`routes`] reads and changes the kernel; [`watch`] tells when somebody else
 //! did; [`reconcile`] composes these, and [`run`] is the loop around it all.
 

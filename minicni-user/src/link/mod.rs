@@ -1,6 +1,6 @@
 //! Netlink, network namespaces and sysctls: what the plugin and the daemon say to the kernel.
 //!
-//! Builders ([`veth`], [`route`], [`clsact`], …) return a [`Request`]; [`Socket::batch`] sends many of them in one system
+//! Builders ([`veth`], [`route()`], [`clsact`], …) return a [`Request`]; [`Socket::batch`] sends many of them in one system
 //! call and collects every answer. The room knows neither pods nor CNI. Everything blocks, nothing is spawned except the
 //! thread of [`Netns::run`].
 

@@ -2,7 +2,7 @@
 //!
 //! * [`StateDir`]: where the state of a node is, and the lock that serialises its preparation
 //! * [`Facts`]: what was found out about the node, for the plugin to read
-//! * [`prepare`]: kernel settings and eBPF programs
+//! * [`prepare()`]: kernel settings and eBPF programs
 //! * [`attach`]: the shared tc blocks
 
 pub mod attach;

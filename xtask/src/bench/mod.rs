@@ -1,0 +1,26 @@
+//! `bench`: minicni beside what people run today, measured interleaved in one run.
+
+mod add;
+mod statistics;
+
+use anyhow::Result;
+
+/// Arguments of `bench`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// The time that the plugin takes to add and delete a pod, beside `bridge` with `host-local`
+    Add(add::Arguments),
+}
+
+/// Measures and shows.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    match &arguments.what {
+        What::Add(arguments) => add::run(arguments),
+    }
+}
