@@ -23,7 +23,8 @@ pub struct Endpoint {
 const _: () = assert!(size_of::<Endpoint>() == 36);
 
 impl Endpoint {
-    /// The endpoint's flows stay in the stack (a pod with a bandwidth limit, a virtual machine, `datapath: route`).
+    /// The endpoint's flows stay in the stack (a pod with a bandwidth limit, a virtual machine). Whoever sets it
+    /// later has to bump the interface's generation, too.
     pub const NO_FAST_PATH: u32 = 1;
 }
 

@@ -59,7 +59,8 @@ const _: () = assert!(size_of::<Note>() == 20);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Pod, Zeroable)]
 pub struct Direction {
-    /// Jiffies at which a packet was last handed to the stack.
+    /// Jiffies at which a packet was last handed to the stack; of a promoted flow with packets on the way, the first of
+    /// these.
     pub noted_at: u64,
     /// The generation of `in_ifindex`'s slot when this direction was first noted.
     pub generation: u64,

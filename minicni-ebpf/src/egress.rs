@@ -40,7 +40,7 @@ pub fn run(ctx: &TcContext) {
         there.ethernet = ethernet;
     } else if there.out_ifindex != to || there.ethernet != ethernet {
         debug!(ctx, "a flow left at {} and now leaves at {}", there.out_ifindex, to);
-        return flow::restart(flow, flow::OBSERVED);
+        return flow::reset(flow);
     }
     let length = parse::wire_length(ctx);
     if length > there.length {
@@ -64,6 +64,6 @@ fn twin(ctx: &TcContext, flow: *mut Flow, there: &Direction, to: u32) {
     if there.noted != 0 && flow::direction(flow, 0).proofs | flow::direction(flow, 1).proofs != 0 {
         maps::count(Reason::Twin);
         debug!(ctx, "a translated twin of a flow leaves at {}", to);
-        flow::restart(flow, flow::OBSERVED);
+        flow::reset(flow);
     }
 }

@@ -76,6 +76,12 @@ pub fn restart(flow: *mut Flow, new_state: u32) {
     }
 }
 
+/// As [`restart`], for a flow that is to prove itself again; one that is closing stays so.
+#[inline(always)]
+pub fn reset(flow: *mut Flow) {
+    restart(flow, if state(flow) == CLOSING { CLOSING } else { OBSERVED });
+}
+
 /// Whether a packet of this direction that the stack has is overdue, or too many are.
 #[inline(always)]
 fn lost(direction: &Direction, age: u64) -> bool {
@@ -103,12 +109,15 @@ pub fn gone(direction: &Direction) -> bool {
 
 /// Notes a packet that enters at `ifindex` and is handed to the stack, in its flow and on itself.
 #[inline(always)]
-pub fn note(ctx: &TcContext, packet: &Packet, direction: &mut Direction, ifindex: u32, now: u64) {
+pub fn note(ctx: &TcContext, packet: &Packet, direction: &mut Direction, ifindex: u32, now: u64, promoted: bool) {
     if direction.noted == 0 {
         direction.in_ifindex = ifindex;
         direction.generation = maps::generation(ifindex);
     }
-    direction.noted_at = now;
+    // Of a promoted flow the oldest packet on the way counts: further ones must not put off the verdict on it.
+    if !promoted || direction.noted == direction.proofs {
+        direction.noted_at = now;
+    }
     direction.noted += 1;
     let index = packet.direction as u32;
     let tag = packet.key.tag(index);

@@ -60,8 +60,8 @@ fn redirect(ctx: &TcContext, packet: &Packet, flow: *mut Flow, now: u64) -> Opti
     {
         return None;
     }
-    // The state is read last: an entry that was evicted and taken by another flow since the lookup begins as
-    // observed, so whoever sees it promoted here has read a flow that was promoted all along.
+    // The state is read last. An entry that was evicted since the lookup and taken by another flow begins as observed
+    // and with a length of 0, so what was read above cannot be half of the one and half of the other.
     if flow::state(flow) != flow::PROMOTED {
         return None;
     }
@@ -100,7 +100,7 @@ fn watch(ctx: &TcContext, packet: &Packet, flow: Option<*mut Flow>, now: u64) ->
     }
     let Some(flow) = flow else {
         let mut unseen = flow::unseen();
-        flow::note(ctx, packet, flow::direction(&raw mut unseen, packet.direction), ifindex, now);
+        flow::note(ctx, packet, flow::direction(&raw mut unseen, packet.direction), ifindex, now, false);
         // The map makes room by itself; it fails only when another CPU was first, which is as good.
         let _ = maps::FLOWS4.insert(packet.key, unseen, u64::from(BPF_NOEXIST));
         return stack(Reason::Learning);
@@ -113,9 +113,9 @@ fn watch(ctx: &TcContext, packet: &Packet, flow: Option<*mut Flow>, now: u64) ->
     let back: &Direction = flow::direction(flow, packet.direction ^ 1);
     let stale = flow::void(flow, there, ifindex, now) || flow::gone(back);
     if stale {
-        flow::restart(flow, flow::OBSERVED);
+        flow::reset(flow);
     }
-    flow::note(ctx, packet, there, ifindex, now);
+    flow::note(ctx, packet, there, ifindex, now, before == flow::PROMOTED && !stale);
     if before != flow::PROMOTED {
         return stack(Reason::Learning);
     }

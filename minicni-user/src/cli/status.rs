@@ -11,7 +11,7 @@ use crate::{
     datapath::{Endpoints, Flows, Pins, counters},
     link::{LinkError, LinkInfo, MacAddress, RouteFilter, Socket, sysctl},
     node::{DaemonReport, Facts, Mode, StateDir, attach},
-    plugin::HOST_PREFIX,
+    plugin::{ENDPOINT_ROUTE_PROTOCOL, HOST_PREFIX},
 };
 
 /// `minicnid status`.
@@ -127,8 +127,8 @@ fn keep<T, E: std::fmt::Display>(result: Result<T, E>, problems: &mut Vec<String
 fn datapath_problems(mode: &Mode, pins: &Pins) -> Vec<String> {
     let mut problems = Vec::new();
     match mode {
-        Mode::Route { reason } => problems.push(format!("no eBPF fast path: {reason}")),
-        Mode::Ebpf { without_tcp } => {
+        Mode::Route { reason } => problems.extend(reason.iter().map(|reason| format!("no eBPF fast path: {reason}"))),
+        Mode::Ebpf { without_tcp, .. } => {
             problems.extend(without_tcp.iter().map(|reason| format!("no fast path for TCP: {reason}")));
             problems.extend(attachment_problems(pins).unwrap_or_else(|error| vec![error]));
         }
@@ -177,6 +177,23 @@ fn endpoints(pins: &Pins, links: &[LinkInfo], problems: &mut Vec<String>) -> Vec
             address,
             mac: MacAddress(endpoint.mac).to_string(),
         });
+    }
+    let (mut attached, mut routed) = (true, Vec::new());
+    if let Some(mut socket) = keep(Socket::open(), problems) {
+        let filter = RouteFilter { protocol: Some(ENDPOINT_ROUTE_PROTOCOL), ifindex: None };
+        routed = keep(socket.routes(filter), problems).unwrap_or_default();
+        for block in [attach::INGRESS_BLOCK, attach::EGRESS_BLOCK] {
+            attached &= keep(attach::attached(&mut socket, block), problems).flatten().is_some();
+        }
+    }
+    if !views.is_empty() && !attached {
+        problems
+            .push("a tc block of the pods has no program: no fast path; restart minicnid, which attaches it".into());
+    }
+    for view in &views {
+        if !routed.iter().any(|route| route.ifindex == view.ifindex && route.destination.addr() == view.address) {
+            problems.push(format!("there is no route to {} ({}): the pod cannot be reached", view.address, view.pod));
+        }
     }
     for link in links.iter().filter(|link| link.name.starts_with(HOST_PREFIX) && link.kind.as_deref() == Some("veth")) {
         if !views.iter().any(|view| view.ifindex == link.ifindex) {

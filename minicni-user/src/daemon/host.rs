@@ -13,7 +13,7 @@ use super::{
 use crate::{
     datapath::{DatapathError, Generations},
     link::{LinkError, Socket, sysctl},
-    node::{DaemonReport, Facts, Mode, NodeError, Settings, conntrack_is_liberal, prepare},
+    node::{DaemonReport, Facts, Mode, NodeError, Settings, forward, prepare},
 };
 
 /// `rp_filter`: drop what does not come from where its source is routed.
@@ -27,13 +27,16 @@ pub(super) struct Host {
     mode: Mode,
     facts: Option<Facts>,
     told: Option<DaemonReport>,
+    /// Whether routes changed since the flows were last made to prove themselves again.
+    flows_outdated: bool,
 }
 
 impl Host {
     /// Makes the kernel settings and loads the programs.
     pub(super) fn prepare(options: &Options) -> Result<Self, RunError> {
         let mode = prepared(options)?;
-        Ok(Self { options: options.clone(), mode, facts: None, told: None })
+        // Whatever happened to the routes while no daemon looked.
+        Ok(Self { options: options.clone(), mode, facts: None, told: None, flows_outdated: true })
     }
 
     pub(super) fn mode(&self) -> &Mode {
@@ -42,11 +45,12 @@ impl Host {
 
     /// Prepares the host again if a setting that the datapath depends on changed behind our back.
     pub(super) fn keep_prepared(&mut self) {
-        let stands = match &self.mode {
-            Mode::Ebpf { without_tcp } => conntrack_is_liberal().is_ok() == without_tcp.is_none(),
-            Mode::Route { .. } => true,
-        };
-        if stands {
+        match forward() {
+            Ok(true) => warn!("forwarding was off, and is on again"),
+            Ok(false) => {}
+            Err(error) => error!("{error}"),
+        }
+        if self.mode.stands() {
             return;
         }
         match prepared(&self.options) {
@@ -59,13 +63,16 @@ impl Host {
     }
 
     /// Takes note of what a reconciliation did.
-    pub(super) fn routes_changed(&self, report: &Report, problems: &mut Vec<String>) {
+    pub(super) fn routes_changed(&mut self, report: &Report, problems: &mut Vec<String>) {
         log_report(report);
         problems.extend(report.problems.iter().map(ToString::to_string));
         problems.extend(report.errors.iter().map(ToString::to_string));
-        let changed = !(report.added.is_empty() && report.replaced.is_empty() && report.deleted.is_empty());
-        if changed && let Err(error) = self.forget_flows() {
-            problems.push(error.to_string());
+        self.flows_outdated |= !(report.added.is_empty() && report.replaced.is_empty() && report.deleted.is_empty());
+        if self.flows_outdated {
+            match self.forget_flows() {
+                Ok(()) => self.flows_outdated = false,
+                Err(error) => problems.push(error.to_string()),
+            }
         }
     }
 
@@ -109,7 +116,8 @@ impl Host {
         let facts = Facts::new(self.mode.clone()).map(|facts| Facts {
             node: Some(me.to_owned()),
             pod_cidrs: node.pod_cidrs.clone(),
-            mtu: mtu.or(uplink_mtu),
+            // An uplink that is down for a moment keeps its MTU.
+            mtu: mtu.or(uplink_mtu).or_else(|| Facts::read(&self.options.state).ok().flatten()?.mtu),
             ..facts
         });
         if let Err(error) = facts.and_then(|facts| self.write(facts)) {
@@ -118,7 +126,10 @@ impl Host {
     }
 
     fn write(&mut self, facts: Facts) -> Result<(), NodeError> {
-        if self.facts.as_ref() == Some(&facts) && self.options.state.facts().exists() {
+        let _lock = self.options.state.lock()?;
+        // Whoever else wrote it, the plugin for example, did not know what we know.
+        let written = Facts::read(&self.options.state).ok().flatten();
+        if self.facts.as_ref() == Some(&facts) && written.as_ref() == Some(&facts) {
             return Ok(());
         }
         facts.write(&self.options.state)?;

@@ -1,12 +1,14 @@
 //! One pass from the nodes to the kernel's routes.
 
 use super::nodes::Node;
-use super::plan::{self, Op, Problem, RouteSpec};
+use super::plan::{self, LocalPrefix, Op, Problem, RouteSpec};
 use super::routes::{ApplyError, Kernel, KernelError};
 
 /// What one pass found and did.
 #[derive(Debug, Default)]
 pub struct Report {
+    /// The addresses of this host.
+    pub local: Vec<LocalPrefix>,
     /// The routes that should be there.
     pub desired: Vec<RouteSpec>,
     /// Those that were missing.
@@ -33,7 +35,7 @@ pub async fn reconcile(nodes: &[Node], me: &str, kernel: &Kernel) -> Result<Repo
     let ops = plan::plan(&desired, &actual);
     let errors = kernel.apply(&ops).await;
 
-    let mut report = Report { desired, problems, errors, ..Report::default() };
+    let mut report = Report { local, desired, problems, errors, ..Report::default() };
     for op in ops {
         if report.errors.iter().any(|error| *error.op() == op) {
             continue;

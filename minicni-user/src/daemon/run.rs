@@ -3,7 +3,7 @@
 use std::{
     fs::{File, TryLockError},
     path::PathBuf,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::unistd::gethostname;
@@ -29,6 +29,9 @@ use crate::{
 
 /// How often everything is looked at without a reason.
 const RESYNC: Duration = Duration::from_secs(30);
+
+/// How long to wait for another's lock until that must be a daemon.
+const CLAIM_LIMIT: Duration = Duration::from_secs(1);
 
 /// What the daemon is told on its command line.
 #[derive(Clone, Debug)]
@@ -137,10 +140,17 @@ pub async fn run(options: Options) -> Result<(), RunError> {
 /// Makes sure that no other daemon serves the same state.
 fn claim(state: &StateDir) -> Result<File, RunError> {
     let file = state.daemon_lock()?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(RunError::AlreadyRunning(state.root().to_owned())),
-        Err(TryLockError::Error(source)) => Err(RunError::System { action: "lock the state directory", source }),
+    let start = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // A `status` that looks whether there is a daemon holds the lock for a moment, too.
+            Err(TryLockError::WouldBlock) if start.elapsed() < CLAIM_LIMIT => std::thread::sleep(CLAIM_LIMIT / 20),
+            Err(TryLockError::WouldBlock) => return Err(RunError::AlreadyRunning(state.root().to_owned())),
+            Err(TryLockError::Error(source)) => {
+                return Err(RunError::System { action: "lock the state directory", source });
+            }
+        }
     }
 }
 
@@ -179,11 +189,12 @@ impl Daemon {
         let mut problems: Vec<String> = self.file_error.iter().cloned().collect();
         if let Some(nodes) = &self.nodes {
             match reconcile(nodes, &self.me, &self.kernel).await {
-                Ok(report) => self.host.routes_changed(&report, &mut problems),
+                Ok(report) => {
+                    self.host.routes_changed(&report, &mut problems);
+                    self.host.publish(nodes, &self.me, &report.local, self.options.mtu, &mut problems);
+                }
                 Err(error) => problems.push(error.to_string()),
             }
-            let local = self.kernel.local_prefixes().await.unwrap_or_default();
-            self.host.publish(nodes, &self.me, &local, self.options.mtu, &mut problems);
         }
         self.host.tell(problems);
     }

@@ -37,13 +37,32 @@ impl Pins {
         self.dir.join(name)
     }
 
-    /// Makes the directory; fails where that is not on a bpf file system.
-    pub(super) fn create_dir(&self) -> Result<(), DatapathError> {
+    /// Fails where the directory is not, or would not be, on a bpf file system. Changes nothing.
+    pub fn check(&self) -> Result<(), DatapathError> {
         let existing = self.dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
         match statfs(existing) {
-            Ok(stat) if stat.filesystem_type() == BPF_FS_MAGIC => {}
-            _ => return Err(DatapathError::NotBpffs { dir: self.dir.clone() }),
+            Ok(stat) if stat.filesystem_type() == BPF_FS_MAGIC => Ok(()),
+            _ => Err(DatapathError::NotBpffs { dir: self.dir.clone() }),
         }
+    }
+
+    /// Removes the pins of the programs; what is attached stays until it is detached. The maps stay, too.
+    pub fn remove_programs(&self) -> Result<(), DatapathError> {
+        for name in [INGRESS, EGRESS] {
+            let path = self.program(name);
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(DatapathError::Pin { action: "remove", path, source });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the directory; fails as [`Pins::check`].
+    pub(super) fn create_dir(&self) -> Result<(), DatapathError> {
+        self.check()?;
         fs::create_dir_all(&self.dir).map_err(|source| DatapathError::Pin {
             action: "create directory",
             path: self.dir.clone(),

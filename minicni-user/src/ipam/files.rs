@@ -5,6 +5,9 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+
 #[cfg(test)]
 use super::fault;
 use super::{IpamError, Result};
@@ -30,6 +33,28 @@ pub(super) fn lock(path: &Path) -> Result<File> {
             match file.lock() {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 done => return done.map(|()| file),
+            }
+        }
+    };
+    take().map_err(failed("lock", path))
+}
+
+/// As [`lock`], of one byte of a file, which need not be that long: a lock for each of many things.
+pub(super) fn lock_byte(path: &Path, byte: u64) -> Result<File> {
+    let take = || {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+        #[expect(clippy::cast_possible_truncation, reason = "the constants are 1 and 0")]
+        let range = libc::flock {
+            l_type: libc::F_WRLCK as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: byte.cast_signed(),
+            l_len: 1,
+            l_pid: 0,
+        };
+        loop {
+            match fcntl(&file, FcntlArg::F_OFD_SETLKW(&range)) {
+                Err(Errno::EINTR) => {}
+                done => return Ok(done.map(|_| file)?),
             }
         }
     };

@@ -1,8 +1,9 @@
 //! Taking addresses back.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 
-use super::{LeaseState, Owner, Result, Store, files};
+use super::{IpamError, LeaseState, Owner, Result, Store, files};
 
 impl Store {
     /// Releases what the owner holds and says what that was; its cooldown begins. Nothing is done and nothing is
@@ -32,7 +33,13 @@ impl Store {
     }
 
     pub(super) fn cool(&self, address: IpAddr) -> Result<()> {
-        self.write_lease(address, &LeaseState::Cooling { since: (self.clock)() })
+        match self.write_lease(address, &LeaseState::Cooling { since: (self.clock)() }) {
+            // A full disk must not keep a pod from being deleted: better no cooldown than no release.
+            Err(IpamError::Io { source, .. }) if source.kind() == ErrorKind::StorageFull => {
+                files::remove(&self.lease_path(address))
+            }
+            done => done,
+        }
     }
 
     fn is_indexed_by_another(&self, owner: &Owner, address: IpAddr) -> Result<bool> {

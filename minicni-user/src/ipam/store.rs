@@ -1,6 +1,7 @@
 //! The directory of one network: opening it, and what can be read without the lock.
 
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -37,6 +38,20 @@ impl Store {
             store.start_boot(boot_id)?;
         }
         Ok(store)
+    }
+
+    /// The leases at `dir` if they are of this boot, else `None`: those of an earlier one mean nothing. Changes nothing.
+    pub fn existing(dir: &Path, boot_id: &str, cooldown: Duration) -> Option<Self> {
+        let store = Self { dir: dir.to_owned(), cooldown, clock: boottime };
+        store.is_of_boot(boot_id).then_some(store)
+    }
+
+    /// Keeps other calls about the same attachment waiting until the file is dropped, so that a DEL finds all that an
+    /// ADD makes, or nothing.
+    pub fn hold(&self, owner: &Owner) -> Result<File> {
+        let mut hasher = DefaultHasher::new();
+        owner.hash(&mut hasher);
+        files::lock_byte(&self.dir.join("attachments"), hasher.finish() >> 1)
     }
 
     fn is_of_boot(&self, boot_id: &str) -> bool {

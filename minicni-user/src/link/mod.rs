@@ -27,4 +27,4 @@ pub use netns::Netns;
 pub use request::Request;
 pub use route::{Route, RouteFilter, RouteScope, delete_route, route};
 pub use socket::Socket;
-pub use traffic_control::{Filter, Qdisc, block_filter, clsact, noqueue};
+pub use traffic_control::{Filter, Qdisc, block_filter, clsact, delete_block_filter, noqueue};

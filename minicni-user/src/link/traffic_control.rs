@@ -10,6 +10,8 @@ use netlink_packet_route::{
     tc::{TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption},
 };
 
+use nix::errno::Errno;
+
 use super::{LinkError, Request, Socket};
 
 const CLSACT: &str = "clsact";
@@ -66,6 +68,19 @@ pub fn block_filter<'fd>(block: u32, program: BorrowedFd<'fd>, name: &str, repla
     let operation = format!("set filter {name} on block {block}");
     let flags = if replace { NLM_F_CREATE | NLM_F_REPLACE } else { NLM_F_CREATE | NLM_F_EXCL };
     Request::new(operation, RouteNetlinkMessage::NewTrafficFilter(message), flags)
+}
+
+/// Takes the filter that [`block_filter`] made off a block. That there is none, or no such block, is success.
+pub fn delete_block_filter(block: u32) -> Request<'static> {
+    let mut message = TcMessage::with_index(BLOCK_MAGIC);
+    message.header.parent = TcHandle::from(block);
+    message.header.handle = TcHandle::from(HANDLE);
+    message.header.info = u32::from(PRIORITY) << 16 | u32::from(ETH_P_ALL.to_be());
+    message.attributes = vec![TcAttribute::Kind(TcFilterBpf::KIND.to_owned())];
+    let operation = format!("delete filter from block {block}");
+    Request::new(operation, RouteNetlinkMessage::DelTrafficFilter(message), 0)
+        .tolerate(Errno::ENOENT)
+        .tolerate(Errno::EINVAL)
 }
 
 /// A filter on a block.

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use crate::{
     datapath::Programs,
-    link::{LinkError, Request, Socket, block_filter, clsact},
+    link::{LinkError, Request, Socket, block_filter, clsact, delete_block_filter},
 };
 
 /// The block of what enters the host from pods; the number is ours ("mni" and 1), blocks are counted per namespace.
@@ -35,7 +35,14 @@ pub fn replacements(programs: &Programs) -> [(u32, Request<'_>); 2] {
     ]
 }
 
-/// The kernel's id of the program on a block; `None` where the block or the program is missing.
+/// The kernel's id of our program on a block; `None` where the block or the program is missing.
 pub fn attached(socket: &mut Socket, block: u32) -> Result<Option<u32>, LinkError> {
-    Ok(socket.block_filters(block)?.into_iter().find_map(|filter| filter.prog_id))
+    let ours = |name: Option<&str>| matches!(name, Some(INGRESS_NAME | EGRESS_NAME));
+    let filters = socket.block_filters(block)?;
+    Ok(filters.into_iter().filter(|filter| ours(filter.name.as_deref())).find_map(|filter| filter.prog_id))
+}
+
+/// The requests that detach the programs from all pods.
+pub fn detachments() -> [Request<'static>; 2] {
+    [delete_block_filter(INGRESS_BLOCK), delete_block_filter(EGRESS_BLOCK)]
 }

@@ -90,7 +90,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::new(dir.path().join("state"));
         assert_eq!(Facts::read(&state).unwrap(), None);
-        let mut facts = Facts::new(Mode::Ebpf { without_tcp: Some("because".into()) }).unwrap();
+        let mut facts = Facts::new(Mode::Ebpf { without_tcp: Some("because".into()), udp_timeout: 30 }).unwrap();
         facts.pod_cidrs = vec!["10.244.1.0/24".parse().unwrap()];
         facts.write(&state).unwrap();
         assert_eq!(Facts::read(&state).unwrap(), Some(facts.clone()));

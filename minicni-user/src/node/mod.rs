@@ -15,5 +15,5 @@ mod state;
 pub use error::NodeError;
 pub use facts::{DaemonReport, Facts};
 pub use mode::{Datapath, Mode};
-pub use prepare::{Settings, conntrack_is_liberal, prepare};
+pub use prepare::{Settings, forward, prepare};
 pub use state::{DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, StateDir, boot_id};

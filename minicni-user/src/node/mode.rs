@@ -47,20 +47,25 @@ pub enum Mode {
         /// Why TCP does not take the fast path, where it does not.
         #[serde(default, rename = "withoutTcp", skip_serializing_if = "Option::is_none")]
         without_tcp: Option<String>,
+        /// Conntrack's timeout for UDP, in seconds, that the programs were loaded for.
+        #[serde(rename = "udpTimeout")]
+        udp_timeout: u64,
     },
     /// The kernel's routes alone.
     Route {
-        /// Why there is no fast path.
-        reason: String,
+        /// Why there is no fast path; absent where nobody wanted one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
     },
 }
 
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Ebpf { without_tcp: None } => write!(f, "ebpf"),
-            Self::Ebpf { without_tcp: Some(reason) } => write!(f, "ebpf, without TCP: {reason}"),
-            Self::Route { reason } => write!(f, "route: {reason}"),
+            Self::Ebpf { without_tcp: None, .. } => write!(f, "ebpf"),
+            Self::Ebpf { without_tcp: Some(reason), .. } => write!(f, "ebpf, without TCP: {reason}"),
+            Self::Route { reason: None } => write!(f, "route"),
+            Self::Route { reason: Some(reason) } => write!(f, "route: {reason}"),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::{
 
 const IP_FORWARD: &str = "net/ipv4/ip_forward";
 const TCP_BE_LIBERAL: &str = "net/netfilter/nf_conntrack_tcp_be_liberal";
+const TCP_IGNORE_INVALID_RST: &str = "net/netfilter/nf_conntrack_tcp_ignore_invalid_rst";
 const UDP_TIMEOUT: &str = "net/netfilter/nf_conntrack_udp_timeout";
 /// The kernel's own default for [`UDP_TIMEOUT`].
 const DEFAULT_UDP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -33,30 +34,61 @@ pub struct Settings {
 ///
 /// Programs that are attached already are replaced, and their maps kept, so that this may be repeated at any time.
 pub fn prepare(pins: &Pins, settings: Settings) -> Result<Mode, NodeError> {
-    sysctl::ensure(IP_FORWARD, "1")?;
+    forward()?;
     if settings.datapath == Datapath::Route {
-        return Ok(Mode::Route { reason: "datapath route was asked for".into() });
+        detach(pins)?;
+        return Ok(Mode::Route { reason: None });
     }
     let tcp = conntrack_is_liberal();
     match load_programs(pins, settings.ebpf_log_level, tcp.is_ok()) {
-        Ok(()) => Ok(Mode::Ebpf { without_tcp: tcp.err() }),
-        Err(error) if settings.datapath == Datapath::Auto => Ok(Mode::Route { reason: error.to_string() }),
+        Ok(()) => Ok(Mode::Ebpf { without_tcp: tcp.err(), udp_timeout: udp_timeout().as_secs() }),
+        Err(error) if settings.datapath == Datapath::Auto => Ok(Mode::Route { reason: Some(error.to_string()) }),
         Err(error) => Err(error),
     }
 }
 
+/// Lets the host forward packets; says whether it did not before.
+pub fn forward() -> Result<bool, NodeError> {
+    Ok(sysctl::ensure(IP_FORWARD, "1")?)
+}
+
 /// Makes conntrack accept the end of a connection whose data it did not see, or says why it cannot.
 ///
-/// Without it the FIN of a promoted flow is INVALID to conntrack, kube-proxy's rules drop it, and the connection hangs:
-/// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_proto_tcp.c>, `tcp_in_window`.
-pub fn conntrack_is_liberal() -> Result<(), String> {
-    match sysctl::ensure(TCP_BE_LIBERAL, "1") {
-        Ok(_) => Ok(()),
-        Err(error) if error.errno() == Some(Errno::ENOENT as i32) => {
-            Err(format!("{TCP_BE_LIBERAL} is missing: nf_conntrack is not loaded yet, and may be later"))
+/// Without the first setting the FIN of a promoted flow is INVALID to conntrack, kube-proxy's rules drop it, and the
+/// connection hangs. Without the second (Linux 5.14) the same happens to a RST once 2 GiB have passed conntrack by:
+/// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_proto_tcp.c>, `tcp_in_window` and
+/// `nf_conntrack_tcp_packet`.
+fn conntrack_is_liberal() -> Result<(), String> {
+    for setting in [TCP_BE_LIBERAL, TCP_IGNORE_INVALID_RST] {
+        match sysctl::ensure(setting, "1") {
+            Ok(_) => {}
+            Err(error) if error.errno() == Some(Errno::ENOENT as i32) => {
+                return Err(format!(
+                    "{setting} is missing: nf_conntrack is not loaded, or the kernel is older than 5.14"
+                ));
+            }
+            Err(error) => return Err(error.to_string()),
         }
-        Err(error) => Err(error.to_string()),
     }
+    Ok(())
+}
+
+impl Mode {
+    /// Whether the settings that the programs were loaded for are still those of the host. Puts back what it may.
+    pub fn stands(&self) -> bool {
+        match self {
+            Self::Ebpf { without_tcp, udp_timeout } => {
+                conntrack_is_liberal().is_ok() == without_tcp.is_none() && *udp_timeout == self::udp_timeout().as_secs()
+            }
+            Self::Route { .. } => true,
+        }
+    }
+}
+
+/// Takes the programs off the pods, and with their pins the temptation to attach them again.
+fn detach(pins: &Pins) -> Result<(), NodeError> {
+    pins.remove_programs()?;
+    Ok(Socket::open()?.batch(attach::detachments().into())?)
 }
 
 fn load_programs(pins: &Pins, log_level: u8, tcp: bool) -> Result<(), NodeError> {
@@ -70,8 +102,10 @@ fn replace_attached(programs: &Programs) -> Result<(), NodeError> {
     let mut socket = Socket::open()?;
     for (block, request) in attach::replacements(programs) {
         // The kernel keeps a block only while some device uses it; replacing a filter of none is an error.
-        if attach::attached(&mut socket, block)?.is_some() {
-            socket.batch(vec![request])?;
+        if let Err(error) = socket.batch(vec![request])
+            && attach::attached(&mut socket, block)?.is_some()
+        {
+            return Err(error.into());
         }
     }
     Ok(())

@@ -83,10 +83,11 @@ impl StateDir {
         options.open(path).map_err(|source| NodeError::File { action: "open", path: path.to_owned(), source })
     }
 
-    /// Writes a file of the directory so that a reader sees the old or the new one, also after a crash.
+    /// Writes a file of the directory so that a reader sees the old or the new one, also after a crash. The caller is the
+    /// only writer: it holds the lock, or is the daemon and writes what only the daemon does.
     pub(super) fn replace(&self, path: &Path, contents: &[u8]) -> Result<(), NodeError> {
         self.create()?;
-        let temporary = path.with_extension(format!("{}.new", std::process::id()));
+        let temporary = path.with_extension("new");
         let write = || {
             let mut file = File::create(&temporary)?;
             file.write_all(contents)?;
@@ -99,6 +100,16 @@ impl StateDir {
             let _ = fs::remove_file(&temporary);
             NodeError::File { action: "write", path: path.to_owned(), source }
         })
+    }
+
+    /// Fails where the directory is not there and could not be made. Changes nothing.
+    pub fn check(&self) -> Result<(), NodeError> {
+        let existing = self.root.ancestors().find(|dir| dir.symlink_metadata().is_ok()).unwrap_or(Path::new("/"));
+        if existing.is_dir() {
+            return Ok(());
+        }
+        let source = io::Error::from(io::ErrorKind::NotADirectory);
+        Err(NodeError::File { action: "look at", path: existing.to_owned(), source })
     }
 
     fn create(&self) -> Result<(), NodeError> {

@@ -5,14 +5,14 @@ use ipnet::{IpNet, Ipv4Net};
 use super::{
     config::Config,
     names::Names,
-    wiring::{Attachable, GATEWAY, Wiring},
+    wiring::{Attachable, GATEWAY, Routed, Wiring},
 };
 use crate::{
     cni::{AddResult, CniError, Code, Environment, Interface, Ip, Request, Route},
-    datapath::{Pins, Programs},
+    datapath::Programs,
     ipam::{Owner, Store},
     link::Netns,
-    node::{Datapath, Facts, Mode, Settings, prepare},
+    node::{Datapath, Facts, forward, prepare},
 };
 
 /// Attaches a container to the network.
@@ -21,13 +21,13 @@ pub(super) fn add(request: &Request) -> Result<AddResult, CniError> {
     let config = Config::new(netconf)?;
     let netns = sandbox(environment)?;
     let owner = Owner::new(&environment.container_id, &environment.ifname)?;
-    let datapath = datapath(&config)?;
-    let facts = Facts::read(&config.state)?;
+    let (facts, datapath) = node(&config)?;
     let sets = config.ranges(facts.as_ref())?;
     let store = config.store()?;
 
     let names = Names::new(&netconf.name, owner.container_id(), owner.ifname());
     let pod = pod_name(environment);
+    let _held = store.hold(&owner)?;
     let addresses = store.allocate(&owner, pod.as_deref(), &sets)?;
     let wired = only_v4(&addresses).and_then(|address| {
         let wiring = Wiring {
@@ -38,8 +38,8 @@ pub(super) fn add(request: &Request) -> Result<AddResult, CniError> {
             mtu: config.mtu(facts.as_ref()),
             alias: pod.as_deref().unwrap_or(owner.container_id()),
         };
-        wiring.wire(datapath.as_ref())?;
-        Ok(result(&wiring, environment, request))
+        let routed = wiring.wire(datapath.as_ref())?;
+        Ok(result(&wiring, routed, request))
     });
     if wired.is_err() {
         give_back(&store, &owner);
@@ -68,52 +68,39 @@ fn pod_name(environment: &Environment) -> Option<String> {
     Some(format!("{}/{name}", environment.args.get("K8S_POD_NAMESPACE").unwrap_or_default()))
 }
 
-/// The programs to attach, or `None` where the kernel's routes alone are wanted or all there is.
+/// The node's facts, and the programs to attach: `None` where the kernel's routes alone are wanted, or all there is.
 ///
-/// The first ADD after boot on a node without a daemon loads the programs, and writes down if that failed.
-fn datapath(config: &Config) -> Result<Option<Attachable<'_>>, CniError> {
-    let attachable = |programs| Some(Attachable { programs, pins: &config.pins });
-    match config.datapath {
-        Datapath::Route => {
-            if Facts::read(&config.state)?.is_none() {
-                prepare_node(config)?;
-            }
-            return Ok(None);
-        }
-        Datapath::Auto | Datapath::Ebpf => {}
+/// The first ADD after boot on a node without a daemon prepares the node, and writes down what came of it.
+fn node(config: &Config) -> Result<(Option<Facts>, Option<Attachable<'_>>), CniError> {
+    let mut facts = Facts::read(&config.state)?;
+    if config.datapath == Datapath::Route {
+        // What one network wants says nothing about the node.
+        forward()?;
+        return Ok((facts, None));
     }
-    if let Some(programs) = opened(&config.pins)? {
-        return Ok(attachable(programs));
+    let mut programs = config.opened()?;
+    if programs.is_none() && !config.routes_only(facts.as_ref()) {
+        (facts, programs) = prepare_node(config)?;
     }
-    let facts = Facts::read(&config.state)?;
-    if config.datapath == Datapath::Auto && facts.is_some_and(|facts| matches!(facts.datapath, Mode::Route { .. })) {
-        return Ok(None);
-    }
-    prepare_node(config)?;
-    Ok(opened(&config.pins)?.and_then(attachable))
+    let programs = programs.filter(|_| !config.routes_only(facts.as_ref()));
+    Ok((facts, programs.map(|programs| Attachable { programs, pins: &config.pins })))
 }
 
-fn opened(pins: &Pins) -> Result<Option<Programs>, CniError> {
-    match pins.open_programs() {
-        Ok(programs) => Ok(Some(programs)),
-        Err(error) if error.is_missing() => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn prepare_node(config: &Config) -> Result<(), CniError> {
+fn prepare_node(config: &Config) -> Result<(Option<Facts>, Option<Programs>), CniError> {
     let _lock = config.state.lock()?;
     // Whoever held the lock before may have done it.
-    if config.datapath != Datapath::Route && opened(&config.pins)?.is_some() {
-        return Ok(());
+    let (facts, programs) = (Facts::read(&config.state)?, config.opened()?);
+    if programs.is_some() || config.routes_only(facts.as_ref()) {
+        return Ok((facts, programs));
     }
-    let mode = prepare(&config.pins, Settings { datapath: config.datapath, ebpf_log_level: 0 })?;
+    let mode = prepare(&config.pins, config.settings())?;
     eprintln!("minicni: prepared the node, as no daemon has: datapath {mode}");
-    let facts = match Facts::read(&config.state)? {
+    let facts = match facts {
         Some(facts) => Facts { datapath: mode, ..facts },
         None => Facts::new(mode)?,
     };
-    Ok(facts.write(&config.state)?)
+    facts.write(&config.state)?;
+    Ok((Some(facts), config.opened()?))
 }
 
 fn only_v4(addresses: &[IpAddr]) -> Result<Ipv4Addr, CniError> {
@@ -132,8 +119,8 @@ fn give_back(store: &Store, owner: &Owner) {
     }
 }
 
-fn result(wiring: &Wiring<'_>, environment: &Environment, request: &Request) -> AddResult {
-    let sandbox = environment.netns.as_ref().map(|path| path.to_string_lossy().into_owned());
+fn result(wiring: &Wiring<'_>, routed: Routed, request: &Request) -> AddResult {
+    let sandbox = request.environment.netns.as_ref().map(|path| path.to_string_lossy().into_owned());
     let interface = |name: &str, mac: crate::link::MacAddress, sandbox| Interface {
         name: name.to_owned(),
         mac: mac.to_string(),
@@ -153,7 +140,12 @@ fn result(wiring: &Wiring<'_>, environment: &Environment, request: &Request) -> 
             interface: Some(1),
             other: serde_json::Map::new(),
         }],
-        routes: vec![Route { dst: IpNet::V4(Ipv4Net::default()), gw: gateway, other: serde_json::Map::new() }],
+        routes: match routed {
+            Routed::ByUs => {
+                vec![Route { dst: IpNet::V4(Ipv4Net::default()), gw: gateway, other: serde_json::Map::new() }]
+            }
+            Routed::Already => Vec::new(),
+        },
         dns: request.config.dns.clone(),
     }
 }

@@ -7,9 +7,9 @@ use serde_json::{Map, Value};
 
 use crate::{
     cni::{CniError, Code, NetConf},
-    datapath::Pins,
+    datapath::{DatapathError, Pins, Programs},
     ipam::{Range, RangeSet, Store},
-    node::{DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Datapath, Facts, StateDir, boot_id},
+    node::{DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Datapath, Facts, Mode, Settings, StateDir, boot_id},
 };
 
 /// How long an address rests after its release while others are free: conntrack's longest memory of an unanswered
@@ -124,14 +124,33 @@ impl Config {
         self.mtu.or_else(|| facts?.mtu).unwrap_or(DEFAULT_MTU)
     }
 
+    /// How the plugin prepares a node that no daemon has prepared.
+    pub(super) fn settings(&self) -> Settings {
+        Settings { datapath: self.datapath, ebpf_log_level: 0 }
+    }
+
+    /// Whether the node has no fast path, and this network can do without.
+    pub(super) fn routes_only(&self, facts: Option<&Facts>) -> bool {
+        self.datapath == Datapath::Auto && facts.is_some_and(|facts| matches!(facts.datapath, Mode::Route { .. }))
+    }
+
+    /// The pinned programs, or `None` where nobody loaded them since boot.
+    pub(super) fn opened(&self) -> Result<Option<Programs>, DatapathError> {
+        match self.pins.open_programs() {
+            Ok(programs) => Ok(Some(programs)),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The network's leases. Makes the directory.
     pub(super) fn store(&self) -> Result<Store, CniError> {
         Ok(Store::open(&self.state.ipam(&self.network), &boot_id()?, self.cooldown)?)
     }
 
-    /// The network's leases, or `None` where there never was one.
+    /// The network's leases, or `None` where there was none in this boot. Changes nothing.
     pub(super) fn existing_store(&self) -> Result<Option<Store>, CniError> {
-        if self.state.ipam(&self.network).exists() { self.store().map(Some) } else { Ok(None) }
+        Ok(Store::existing(&self.state.ipam(&self.network), &boot_id()?, self.cooldown))
     }
 }
 

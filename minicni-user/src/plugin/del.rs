@@ -24,6 +24,8 @@ pub(super) fn del(request: &Request) -> Result<(), CniError> {
 /// address is still in use.
 pub(super) fn detach(config: &Config, names: &Names, lease: Option<(&Store, &Owner)>) -> Result<(), CniError> {
     let mut errors = Errors::default();
+    // An ADD may still be at work, of a runtime that was killed.
+    let _held = lease.and_then(|(store, owner)| errors.keep(store.hold(owner)));
     let addresses: Vec<IpAddr> = match lease {
         Some((store, owner)) => errors.keep(store.addresses_of(owner)).unwrap_or_default(),
         None => Vec::new(),

@@ -7,21 +7,21 @@ use crate::{
 /// Fails where an ADD could not be served. Reads a few files, waits for nobody, changes nothing.
 pub(super) fn status(request: &Request) -> Result<(), CniError> {
     let config = Config::new(&request.config)?;
+    served(&config).map_err(|error| CniError { code: Code::NotAvailable, ..error })
+}
+
+fn served(config: &Config) -> Result<(), CniError> {
+    config.state.check()?;
     let facts = Facts::read(&config.state)?;
     let sets = config.ranges(facts.as_ref())?;
-    if config.datapath == Datapath::Ebpf
-        && let Err(error) = config.pins.open_programs()
-        && !error.is_missing()
-    {
-        return Err(CniError::new(Code::NotAvailable, error.to_string()));
+    if config.datapath == Datapath::Ebpf && config.opened()?.is_none() {
+        config.pins.check()?;
     }
     let Some(store) = config.existing_store()? else { return Ok(()) };
     for (set, usage) in sets.iter().zip(store.capacity(&sets)?) {
         if usage.leased >= usage.size {
-            return Err(CniError::new(
-                Code::NotAvailable,
-                format!("all {} addresses of {set} are leased; delete pods or widen the range", usage.size),
-            ));
+            let msg = format!("all {} addresses of {set} are leased; delete pods or widen the range", usage.size);
+            return Err(CniError::new(Code::NotAvailable, msg));
         }
     }
     Ok(())

@@ -34,6 +34,15 @@ pub(super) struct Wiring<'a> {
     pub(super) alias: &'a str,
 }
 
+/// Whose default route a container has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Routed {
+    /// Ours.
+    ByUs,
+    /// That of an interface that was there before; ours is a further one.
+    Already,
+}
+
 /// The programs of a node in eBPF mode, and where their maps are.
 #[derive(Debug)]
 pub(super) struct Attachable<'a> {
@@ -73,7 +82,7 @@ pub(super) fn default_route(ifindex: u32) -> Route {
 impl Wiring<'_> {
     /// Wires the pod. When it fails, [`unwire`] removes what was made, unless the pair itself could not be made, in
     /// which case what is there belongs to someone else.
-    pub(super) fn wire(&self, datapath: Option<&Attachable<'_>>) -> Result<(), CniError> {
+    pub(super) fn wire(&self, datapath: Option<&Attachable<'_>>) -> Result<Routed, CniError> {
         let mut socket = Socket::open()?;
         self.create_pair(&mut socket)?;
         let wired = self.wire_pair(&mut socket, datapath);
@@ -102,10 +111,10 @@ impl Wiring<'_> {
         })
     }
 
-    fn wire_pair(&self, socket: &mut Socket, datapath: Option<&Attachable<'_>>) -> Result<(), CniError> {
+    fn wire_pair(&self, socket: &mut Socket, datapath: Option<&Attachable<'_>>) -> Result<Routed, CniError> {
         let ifindex = index_of(&self.names.host)?;
         socket.batch(vec![alias(ifindex, self.alias), without_link_local(ifindex)])?;
-        self.netns.run(|| self.wire_pod())??;
+        let routed = self.netns.run(|| self.wire_pod())??;
         // Only now that the pod's end is up: the kernel lets the host's end send when its other end comes up, but does so
         // from a work queue, and drops what comes before. Adding a qdisc to a device that has its carrier does it at once
         // (`dev_activate` in `qdisc_graft`): https://elixir.bootlin.com/linux/v6.12/source/net/sched/sch_api.c#L1130
@@ -120,18 +129,24 @@ impl Wiring<'_> {
             // Last, so that the programs trust an interface only once it is complete.
             Endpoints::open(datapath.pins)?.insert(ifindex, &self.endpoint())?;
         }
-        Ok(())
+        Ok(routed)
     }
 
-    fn wire_pod(&self) -> Result<(), LinkError> {
+    fn wire_pod(&self) -> Result<Routed, LinkError> {
         let mut socket = Socket::open()?;
         let ifindex = index_of(self.ifname)?;
-        socket.batch(vec![
+        let wired = socket.batch(vec![
             address(ifindex, IpNet::V4(Ipv4Net::from(self.address)), false),
             link_up(ifindex),
             neighbour(ifindex, IpAddr::V4(GATEWAY), self.names.host_mac),
             route(&default_route(ifindex)),
-        ])
+        ]);
+        match wired {
+            Ok(()) => Ok(Routed::ByUs),
+            // On a new device nothing but the default route can be there already.
+            Err(error) if error.errno() == Some(Errno::EEXIST as i32) => Ok(Routed::Already),
+            Err(error) => Err(error),
+        }
     }
 
     fn endpoint(&self) -> Endpoint {
@@ -207,7 +222,11 @@ fn forget_addresses(socket: &mut Socket, pins: &Pins, addresses: &[IpAddr]) -> R
 }
 
 /// What CHECK compares: the first thing about a pod's wiring that is not as [`Wiring::wire`] made it.
-pub(super) fn difference(wiring: &Wiring<'_>, datapath: Option<&Attachable<'_>>) -> Result<Option<String>, CniError> {
+pub(super) fn difference(
+    wiring: &Wiring<'_>,
+    routed: Routed,
+    datapath: Option<&Attachable<'_>>,
+) -> Result<Option<String>, CniError> {
     let mut socket = Socket::open()?;
     let name = &wiring.names.host;
     let Some(link) = socket.link_by_name(name)? else { return Ok(Some(format!("{name} is missing on the host"))) };
@@ -223,20 +242,20 @@ pub(super) fn difference(wiring: &Wiring<'_>, datapath: Option<&Attachable<'_>>)
         if !blocks.into_iter().any(|blocks| blocks == (Some(attach::INGRESS_BLOCK), Some(attach::EGRESS_BLOCK))) {
             return Ok(Some(format!("{name} has no clsact qdisc with minicni's blocks")));
         }
-        let (ingress, egress) = datapath.programs.ids();
-        for (block, program) in [(attach::INGRESS_BLOCK, ingress), (attach::EGRESS_BLOCK, egress)] {
-            if attach::attached(&mut socket, block)? != Some(program) {
-                return Ok(Some(format!("tc block {block} does not have the pinned program {program}")));
+        for block in [attach::INGRESS_BLOCK, attach::EGRESS_BLOCK] {
+            // Any program of ours: while a daemon replaces them, those attached may not be those pinned.
+            if attach::attached(&mut socket, block)?.is_none() {
+                return Ok(Some(format!("tc block {block} has no program of minicni")));
             }
         }
         if Endpoints::open(datapath.pins)?.get(link.ifindex)? != Some(wiring.endpoint()) {
             return Ok(Some(format!("the endpoint map has no entry, or another, for {name}")));
         }
     }
-    Ok(wiring.netns.run(|| pod_difference(wiring))??)
+    Ok(wiring.netns.run(|| pod_difference(wiring, routed))??)
 }
 
-fn pod_difference(wiring: &Wiring<'_>) -> Result<Option<String>, LinkError> {
+fn pod_difference(wiring: &Wiring<'_>, routed: Routed) -> Result<Option<String>, LinkError> {
     let mut socket = Socket::open()?;
     let name = wiring.ifname;
     let Some(link) = socket.link_by_name(name)? else { return Ok(Some(format!("{name} is missing in the container"))) };
@@ -254,7 +273,9 @@ fn pod_difference(wiring: &Wiring<'_>) -> Result<Option<String>, LinkError> {
     }
     let wanted = default_route(link.ifindex);
     let routes = socket.routes(RouteFilter { ifindex: Some(link.ifindex), protocol: None })?;
-    if !routes.iter().any(|route| route.destination == wanted.destination && route.via == wanted.via) {
+    if routed == Routed::ByUs
+        && !routes.iter().any(|route| route.destination == wanted.destination && route.via == wanted.via)
+    {
         return Ok(Some(format!("the container has no route {wanted}")));
     }
     Ok(None)
