@@ -239,3 +239,39 @@ fn status_says_what_is_wrong() {
     pod.del(node).unwrap();
     assert_all_is_well(node);
 }
+
+#[test]
+fn a_daemon_told_to_route_takes_the_programs_off_and_the_pods_still_talk() {
+    let mut lab = lab("to-route");
+    let nodes_file = lab.nodes_file();
+    let (a, b) = (lab.nodes[0].pod("a").unwrap(), lab.nodes[0].pod("b").unwrap());
+    let _server = Server::start(&b.netns, PORT).unwrap();
+    assert_reaches(&a, to(&b));
+    lab.nodes[0].stop_daemon().unwrap();
+    lab.nodes[0].start_daemon_with(&nodes_file, &["--datapath", "route"]).unwrap();
+    let before = lab.nodes[0].counters();
+    assert_reaches(&a, to(&b));
+    let c = lab.nodes[0].pod("c").unwrap();
+    assert_reaches(&c, to(&b));
+    assert_eq!(lab.nodes[0].counters(), before);
+    assert_all_is_well(&lab.nodes[0]);
+    for pod in [&a, &b, &c] {
+        assert!(pod.call(&lab.nodes[0], "CHECK").unwrap().ok, "{:?}", pod.call(&lab.nodes[0], "CHECK"));
+    }
+}
+
+#[test]
+fn an_uplink_that_is_down_for_a_moment_keeps_its_mtu_and_node_json_is_repaired() {
+    let lab = lab("facts");
+    let node = &lab.nodes[0];
+    let facts = || fs::read_to_string(node.state_dir().join("node.json")).unwrap_or_default();
+    let good = facts();
+    assert!(good.contains("\"mtu\": 1500"));
+    node.run(Command::new("ip").args(["link", "set", "eth0", "down"])).unwrap();
+    eventually(2 * SECOND, "the daemon has noticed", || status(node)["problems"].to_string().contains("InternalIP"));
+    assert_eq!(facts(), good);
+    node.run(Command::new("ip").args(["link", "set", "eth0", "up"])).unwrap();
+    fs::write(node.state_dir().join("node.json"), "{").unwrap();
+    node.run(Command::new("ip").args(["route", "flush", "proto", "109"])).unwrap();
+    eventually(2 * SECOND, "node.json is as it was", || facts() == good);
+}

@@ -1,12 +1,18 @@
 //! The fast path with real traffic, beside real translation and real firewall rules. Needs root.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    io::{Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsRawFd as _,
     process::Command,
     thread,
     time::{Duration, Instant},
 };
 
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket,
+    sockopt::{Linger, ReuseAddr},
+};
 use serde_json::json;
 use xtask::lab::{
     Lab, Node, Pod, Programs, rules,
@@ -122,6 +128,74 @@ fn one_socket_may_talk_to_a_pod_and_to_a_virtual_address_of_the_same_pod() {
             }
         }
     }
+}
+
+#[test]
+fn two_connections_from_one_port_to_a_pod_and_to_a_virtual_address_of_the_same_pod_do_not_mix() {
+    let lab = lab("tcp-twins");
+    let node = &lab.nodes[0];
+    let (a, b) = (node.pod("a").unwrap(), node.pod("b").unwrap());
+    let _server = Server::start(&b.netns, PORT).unwrap();
+    rules::nft(node, &rules::cluster_ip(VIRTUAL, 80, b.address().unwrap(), PORT)).unwrap();
+    let direct = to(&b);
+    let translated = SocketAddr::new(IpAddr::V4(VIRTUAL), 80);
+    for (port, order) in [(40_001, [direct, translated]), (40_002, [translated, direct])] {
+        let mut connections = order.map(|to| a.netns.run(|| connect_from(port, to).unwrap()).unwrap());
+        for round in 0_u32..200 {
+            for connection in &mut connections {
+                let request = round.to_ne_bytes();
+                connection.write_all(&request).unwrap();
+                let mut answer = [0; 4];
+                connection.read_exact(&mut answer).unwrap();
+                assert_eq!(answer, request);
+            }
+        }
+    }
+}
+
+/// Connects from a port that another connection may have, too.
+fn connect_from(port: u16, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&fd, ReuseAddr, &true)?;
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::from(([0, 0, 0, 0], port))))?;
+    connect(fd.as_raw_fd(), &SockaddrStorage::from(to))?;
+    let stream = TcpStream::from(fd);
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+    Ok(stream)
+}
+
+#[test]
+fn a_connection_that_is_reset_after_more_than_two_gigabytes_does_not_leave_its_peer_hanging() {
+    let lab = lab("reset");
+    let node = &lab.nodes[0];
+    let (a, b) = (node.pod("a").unwrap(), node.pod("b").unwrap());
+    rules::nft(node, &rules::cluster_ip(VIRTUAL, 80, b.address().unwrap(), PORT)).unwrap();
+    let listener = b.netns.run(|| TcpListener::bind(("0.0.0.0", PORT)).unwrap()).unwrap();
+    let count = redirected(node, || {
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let (mut stream, _) = listener.accept().unwrap();
+                stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+                let mut buffer = vec![0; 1 << 20];
+                loop {
+                    if let Err(error) = stream.read(&mut buffer) {
+                        return error.kind();
+                    }
+                }
+            });
+            let mut stream = a.netns.run(|| TcpStream::connect(to(&b)).unwrap()).unwrap();
+            let chunk = vec![0; 1 << 20];
+            for _ in 0..2_600 {
+                stream.write_all(&chunk).unwrap();
+            }
+            // So closes a process that dies with data unread.
+            setsockopt(&stream, Linger, &libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
+            drop(stream);
+            assert_eq!(reader.join().unwrap(), std::io::ErrorKind::ConnectionReset);
+        });
+    });
+    assert!(count > 10_000, "{count} packets were redirected");
 }
 
 #[test]

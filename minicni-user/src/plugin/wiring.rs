@@ -272,9 +272,9 @@ fn pod_difference(wiring: &Wiring<'_>, routed: Routed) -> Result<Option<String>,
         return Ok(Some(format!("{name} in the container does not have address {wanted}")));
     }
     let wanted = default_route(link.ifindex);
-    let routes = socket.routes(RouteFilter { ifindex: Some(link.ifindex), protocol: None })?;
+    let there = socket.routes(RouteFilter { ifindex: Some(link.ifindex), protocol: None })?;
     if routed == Routed::ByUs
-        && !routes.iter().any(|route| route.destination == wanted.destination && route.via == wanted.via)
+        && !there.iter().any(|route| route.destination == wanted.destination && route.via == wanted.via)
     {
         return Ok(Some(format!("the container has no route {wanted}")));
     }

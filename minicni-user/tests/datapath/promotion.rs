@@ -261,6 +261,24 @@ fn a_refresh_that_the_stack_swallows_demotes_the_flow_after_the_grace_time() {
 }
 
 #[test]
+fn longer_frames_do_not_put_off_the_verdict_on_one_that_was_swallowed() {
+    let refresh = Constants { grace: 50, ..patient() };
+    run("put_off", refresh, |bench| {
+        let (there, back) = udp(bench);
+        let a = bench.a;
+        bench.promote(&there, &back);
+        let mut stale = Vec::new();
+        for length in 100..110 {
+            let before = bench.counters();
+            bench.ingress(a, &Frame { payload: vec![0; length], ..there.clone() }.bytes());
+            stale.push(bench.counters().stale - before.stale);
+            sleep(Duration::from_millis(100)); // 50 jiffies are 50 to 500 ms
+        }
+        assert_eq!(stale.iter().sum::<u64>(), 1, "{stale:?}");
+    });
+}
+
+#[test]
 fn a_direction_idle_for_longer_than_the_limit_starts_from_nothing() {
     let short = Constants { refresh: 5, idle: 20, grace: 5, ..patient() };
     run("idle", short, |bench| {

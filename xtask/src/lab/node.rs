@@ -102,12 +102,23 @@ impl Node {
 
     /// Starts the daemon and waits until ADD can be served.
     pub fn start_daemon(&mut self, nodes: &Path) -> Result<()> {
+        self.start_daemon_with(nodes, &[])
+    }
+
+    /// As [`Node::start_daemon`], with further arguments.
+    pub fn start_daemon_with(&mut self, nodes: &Path, arguments: &[&str]) -> Result<()> {
         let ready = self.state_dir().join("node.json");
         let written = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
         let before = written(&ready);
         let log = File::options().create(true).append(true).open(self.log())?;
         let mut daemon = self.minicnid("run");
-        daemon.arg("--nodes").arg(nodes).args(["--node-name", &self.name]).stdout(log.try_clone()?).stderr(log);
+        daemon
+            .arg("--nodes")
+            .arg(nodes)
+            .args(["--node-name", &self.name])
+            .args(arguments)
+            .stdout(log.try_clone()?)
+            .stderr(log);
         let mut daemon =
             self.netns.run(|| daemon.spawn())?.with_context(|| format!("start minicnid on {}", self.name))?;
         fs::write(self.pid_file(), daemon.id().to_string())?;
