@@ -19,12 +19,15 @@ pub struct Arguments {
 }
 
 /// Programs that tests execute, with the package each comes in.
-const TOOLS: [(&str, &str, &str); 5] = [
+const TOOLS: [(&str, &str, &str); 8] = [
     ("ip", "iproute2", "tests break a pod's wiring with it"),
     ("nft", "nftables", "tests translate and drop with it"),
+    ("iptables", "iptables", "a test drops with it what conntrack finds invalid"),
     ("conntrack", "conntrack", "tests look at connection states with it"),
     ("bpftool", "bpftool", "a test inspects pinned maps with it"),
     ("ping", "iputils-ping", "a test sends ICMP with it"),
+    ("strace", "strace", "a test holds the plugin up with it"),
+    ("sysctl", "procps", "a test changes a kernel setting with it"),
 ];
 
 /// Test modules that need root, by the beginning of their names.

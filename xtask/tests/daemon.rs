@@ -10,13 +10,14 @@ use std::{
 };
 
 use minicni::link::{RouteFilter, Socket};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
-use xtask::{
-    command::output,
-    lab::{
-        Lab, Node, Pod, Programs,
-        traffic::{Client, Protocol, Server},
-    },
+use xtask::lab::{
+    self, Lab, Node, Programs,
+    traffic::{Client, Protocol, Server},
 };
 
 const PORT: u16 = 7000;
@@ -29,12 +30,12 @@ fn lab(name: &str) -> Lab {
     lab
 }
 
-fn to(pod: &Pod) -> SocketAddr {
+fn to(pod: &lab::Pod) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(pod.address().unwrap()), PORT)
 }
 
 #[track_caller]
-fn assert_reaches(from: &Pod, to: SocketAddr) {
+fn assert_reaches(from: &lab::Pod, to: SocketAddr) {
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let mut client = Client::connect(&from.netns, protocol, to).unwrap();
         client.measure(20).unwrap();
@@ -195,8 +196,8 @@ fn a_daemon_killed_and_started_again_replaces_the_programs_and_loses_no_packet()
         });
         for _ in 0..3 {
             thread::sleep(Duration::from_millis(200));
-            let pid = fs::read_to_string(xtask::lab::directory("mnidaemon-restart").join("node1/daemon.pid")).unwrap();
-            output(Command::new("kill").args(["-9", &pid])).unwrap();
+            let pid = fs::read_to_string(lab::directory("mnidaemon-restart").join("node1/daemon.pid")).unwrap();
+            kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
             lab.nodes[0].stop_daemon().unwrap();
             let nodes = lab.nodes_file();
             lab.nodes[0].start_daemon(&nodes).unwrap();
@@ -274,4 +275,16 @@ fn an_uplink_that_is_down_for_a_moment_keeps_its_mtu_and_node_json_is_repaired()
     fs::write(node.state_dir().join("node.json"), "{").unwrap();
     node.run(Command::new("ip").args(["route", "flush", "proto", "109"])).unwrap();
     eventually(2 * SECOND, "node.json is as it was", || facts() == good);
+}
+
+#[test]
+fn the_programs_log_when_they_are_told_to() {
+    let mut lab = Lab::new("mnidaemon-log", 1, Programs::beside_us().unwrap()).unwrap();
+    let nodes_file = lab.nodes_file();
+    lab.nodes[0].start_daemon_with(&nodes_file, &["--ebpf-log-level", "debug", "--log-level", "debug"]).unwrap();
+    let (a, b) = (lab.nodes[0].pod("a").unwrap(), lab.nodes[0].pod("b").unwrap());
+    let _server = Server::start(&b.netns, PORT).unwrap();
+    assert_reaches(&a, to(&b));
+    let log = || fs::read_to_string(lab.nodes[0].log()).unwrap();
+    eventually(2 * SECOND, "the promotion is in the log", || log().contains("promoted: "));
 }

@@ -32,6 +32,13 @@ fn to(pod: &Pod) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(pod.address().unwrap()), PORT)
 }
 
+/// Two pods, of which the second answers.
+fn pair(node: &Node) -> (Pod, Pod, Server) {
+    let (a, b) = (node.pod("a").unwrap(), node.pod("b").unwrap());
+    let server = Server::start(&b.netns, PORT).unwrap();
+    (a, b, server)
+}
+
 /// Packets redirected while something is done.
 fn redirected(node: &Node, work: impl FnOnce()) -> u64 {
     let before = node.counters().redirected;
@@ -47,8 +54,7 @@ fn conntrack(node: &Node, arguments: &[&str]) -> String {
 fn more_than_99_percent_of_a_long_conversation_is_redirected() {
     let lab = lab("share");
     let node = &lab.nodes[0];
-    let (a, b) = (node.pod("a").unwrap(), node.pod("b").unwrap());
-    let _server = Server::start(&b.netns, PORT).unwrap();
+    let (a, b, _server) = pair(node);
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let count = redirected(node, || {
             Client::connect(&a.netns, protocol, to(&b)).unwrap().measure(10_000).unwrap();
@@ -61,8 +67,7 @@ fn more_than_99_percent_of_a_long_conversation_is_redirected() {
 fn promoted_connections_close_cleanly_beside_a_rule_that_drops_what_is_invalid() {
     let lab = lab("close");
     let node = &lab.nodes[0];
-    let (a, b) = (node.pod("a").unwrap(), node.pod("b").unwrap());
-    let _server = Server::start(&b.netns, PORT).unwrap();
+    let (a, b, _server) = pair(node);
     node.run(Command::new("iptables").args("-A FORWARD -m conntrack --ctstate INVALID -j DROP".split(' '))).unwrap();
     let payload = vec![7; 40_000];
     for _ in 0..10 {
@@ -85,8 +90,7 @@ fn promoted_connections_close_cleanly_beside_a_rule_that_drops_what_is_invalid()
 fn a_translated_flow_is_never_redirected_and_works() {
     let lab = lab("cluster-ip");
     let node = &lab.nodes[0];
-    let (a, b) = (node.pod("a").unwrap(), node.pod("b").unwrap());
-    let _server = Server::start(&b.netns, PORT).unwrap();
+    let (a, b, _server) = pair(node);
     rules::nft(node, &rules::cluster_ip(VIRTUAL, 80, b.address().unwrap(), PORT)).unwrap();
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let count = redirected(node, || {
@@ -112,8 +116,7 @@ fn a_translated_flow_is_never_redirected_and_works() {
 fn one_socket_may_talk_to_a_pod_and_to_a_virtual_address_of_the_same_pod() {
     let lab = lab("twin");
     let node = &lab.nodes[0];
-    let (a, b) = (node.pod("a").unwrap(), node.pod("b").unwrap());
-    let _server = Server::start(&b.netns, PORT).unwrap();
+    let (a, b, _server) = pair(node);
     rules::nft(node, &rules::cluster_ip(VIRTUAL, 80, b.address().unwrap(), PORT)).unwrap();
     let direct = to(&b);
     let translated = SocketAddr::new(IpAddr::V4(VIRTUAL), 80);
@@ -134,8 +137,7 @@ fn one_socket_may_talk_to_a_pod_and_to_a_virtual_address_of_the_same_pod() {
 fn two_connections_from_one_port_to_a_pod_and_to_a_virtual_address_of_the_same_pod_do_not_mix() {
     let lab = lab("tcp-twins");
     let node = &lab.nodes[0];
-    let (a, b) = (node.pod("a").unwrap(), node.pod("b").unwrap());
-    let _server = Server::start(&b.netns, PORT).unwrap();
+    let (a, b, _server) = pair(node);
     rules::nft(node, &rules::cluster_ip(VIRTUAL, 80, b.address().unwrap(), PORT)).unwrap();
     let direct = to(&b);
     let translated = SocketAddr::new(IpAddr::V4(VIRTUAL), 80);
@@ -202,8 +204,7 @@ fn a_connection_that_is_reset_after_more_than_two_gigabytes_does_not_leave_its_p
 fn a_rule_inserted_later_stops_a_promoted_flow_within_ten_seconds() {
     let lab = lab("policy");
     let node = &lab.nodes[0];
-    let (a, b) = (node.pod("a").unwrap(), node.pod("b").unwrap());
-    let _server = Server::start(&b.netns, PORT).unwrap();
+    let (a, b, _server) = pair(node);
     let mut client = Client::connect(&a.netns, Protocol::Udp, to(&b)).unwrap();
     client.measure(100).unwrap();
     rules::nft(node, "table ip deny { chain forward { type filter hook forward priority 0; policy drop;\n }\n }")
@@ -250,8 +251,7 @@ fn a_new_pod_with_the_address_of_an_old_one_gets_what_is_sent_to_it() {
 fn large_fragmented_and_icmp_traffic_works_beside_a_promoted_flow() {
     let lab = lab("sizes");
     let node = &lab.nodes[0];
-    let (a, b) = (node.pod("a").unwrap(), node.pod("b").unwrap());
-    let _server = Server::start(&b.netns, PORT).unwrap();
+    let (a, b, _server) = pair(node);
     let mut udp = Client::connect(&a.netns, Protocol::Udp, to(&b)).unwrap();
     udp.measure(100).unwrap();
     for length in [1, 1_472, 1_473, 4_000, 30_000] {

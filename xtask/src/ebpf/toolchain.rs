@@ -98,7 +98,8 @@ fn fitting(cargo: PathBuf, rustc: PathBuf) -> Option<Toolchain> {
     Some(Toolchain { identity, strip, sysroot, cargo, rustc, linker })
 }
 
-/// A bpf-linker for a major version of LLVM: ours, which is built for Debian's, or one along PATH, which has to say.
+/// A bpf-linker for a major version of LLVM: ours, which is built for Debian's, or the one along PATH, which does not say
+/// what it was built for, but was installed by someone who has this compiler.
 fn linker_for(llvm: &str) -> Option<(PathBuf, String)> {
     let ours = command::root().join("target/bpf-linker/bin/bpf-linker");
     let version = |linker: &Path| {
@@ -111,7 +112,7 @@ fn linker_for(llvm: &str) -> Option<(PathBuf, String)> {
     }
     let linker = command::find("bpf-linker")?;
     let version = version(&linker)?;
-    version.contains(&format!("LLVM {llvm}")).then_some((linker, version))
+    Some((linker, version))
 }
 
 /// Installs Debian's compiler and builds the linker for it.
