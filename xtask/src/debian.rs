@@ -30,10 +30,24 @@ pub fn install(packages: &[&str], reason: &str) -> Result<()> {
     apt(&[&["install", "--yes", "--no-install-recommends"], packages].concat())
 }
 
-/// Makes sure that a program is there, installing the package that has it.
-pub fn need(program: &str, package: &str, reason: &str) -> Result<()> {
-    match command::find(program) {
-        Some(_) => Ok(()),
-        None => install(&[package], &format!("{program} is missing: {reason}")),
+/// A program that a task executes.
+#[derive(Clone, Copy, Debug)]
+pub struct Tool {
+    /// Its name along PATH.
+    pub program: &'static str,
+    /// The package that has it.
+    pub package: &'static str,
+    /// What it is needed for.
+    pub purpose: &'static str,
+}
+
+/// Makes sure that programs are there, installing the packages of those that are not.
+pub fn need(tools: &[Tool]) -> Result<()> {
+    let missing: Vec<_> = tools.iter().filter(|tool| command::find(tool.program).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
     }
+    let reasons: Vec<_> = missing.iter().map(|tool| format!("{} is missing: {}", tool.program, tool.purpose)).collect();
+    let packages: Vec<_> = missing.iter().map(|tool| tool.package).collect();
+    install(&packages, &reasons.join("; "))
 }

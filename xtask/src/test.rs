@@ -5,7 +5,10 @@ use std::{process::Command, time::Instant};
 use anyhow::{Result, bail};
 use nix::unistd::geteuid;
 
-use crate::{command, debian};
+use crate::{
+    command,
+    debian::{self, Tool},
+};
 
 /// Arguments of `test`.
 #[derive(clap::Args)]
@@ -18,17 +21,21 @@ pub struct Arguments {
     rest: Vec<String>,
 }
 
-/// Programs that tests execute, with the package each comes in.
-const TOOLS: [(&str, &str, &str); 8] = [
-    ("ip", "iproute2", "tests break a pod's wiring with it"),
-    ("nft", "nftables", "tests translate and drop with it"),
-    ("iptables", "iptables", "a test drops with it what conntrack finds invalid"),
-    ("conntrack", "conntrack", "tests look at connection states with it"),
-    ("bpftool", "bpftool", "a test inspects pinned maps with it"),
-    ("ping", "iputils-ping", "a test sends ICMP with it"),
-    ("strace", "strace", "a test holds the plugin up with it"),
-    ("sysctl", "procps", "a test changes a kernel setting with it"),
+/// Programs that tests execute.
+const TOOLS: [Tool; 8] = [
+    tool("ip", "iproute2", "tests break a pod's wiring with it"),
+    tool("nft", "nftables", "tests translate and drop with it"),
+    tool("iptables", "iptables", "a test drops with it what conntrack finds invalid"),
+    tool("conntrack", "conntrack", "tests look at connection states with it"),
+    tool("bpftool", "bpftool", "a test inspects pinned maps with it"),
+    tool("ping", "iputils-ping", "a test sends ICMP with it"),
+    tool("strace", "strace", "a test holds the plugin up with it"),
+    tool("sysctl", "procps", "a test changes a kernel setting with it"),
 ];
+
+const fn tool(program: &'static str, package: &'static str, purpose: &'static str) -> Tool {
+    Tool { program, package, purpose }
+}
 
 /// Test modules that need root, by the beginning of their names.
 const PRIVILEGED: [&str; 2] = ["link::", "daemon::tests::"];
@@ -55,9 +62,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
              What runs without: cargo xtask test --unprivileged"
         );
     }
-    for (program, package, reason) in TOOLS {
-        debian::need(program, package, reason)?;
-    }
+    debian::need(&TOOLS)?;
     // The tests execute both programs.
     command::run(cargo().args(["build", "--workspace", "--bins"]))?;
     command::run(cargo().args(["test", "--workspace"]).args(&arguments.rest))?;

@@ -175,7 +175,9 @@ fn index_of(name: &str) -> Result<u32, LinkError> {
 pub(super) fn unwire(names: &Names, addresses: &[IpAddr], pins: Option<&Pins>) -> Result<(), CniError> {
     let mut errors = Errors::default();
     let Some(mut socket) = errors.keep(Socket::open()) else { return errors.into_result() };
-    match errors.keep(socket.link_by_name(&names.host)).flatten() {
+    // Whatever else has taken our name is not ours to remove.
+    let link = errors.keep(socket.link_by_name(&names.host)).flatten();
+    match link.filter(|link| link.kind.as_deref() == Some("veth")) {
         Some(link) => {
             let routes = addresses.iter().filter_map(|address| match address {
                 IpAddr::V4(address) => Some(delete_route(&host_route(*address, link.ifindex))),

@@ -8,7 +8,8 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    build, debian,
+    build,
+    debian::{self, Tool},
     lab::{self, Lab},
 };
 
@@ -39,7 +40,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     step("building minicni and minicnid");
     let programs = build::release()?;
     // Without it everything else is shown, and the rows say what is missing.
-    let nft = debian::need("nft", "nftables", "the ClusterIP rows translate addresses with it");
+    let nft = debian::need(&[Tool {
+        program: "nft",
+        package: "nftables",
+        purpose: "the ClusterIP rows translate addresses with it",
+    }]);
 
     step("making two nodes and a wire between them");
     let mut lab = Lab::new(LAB, 2, programs)?;
