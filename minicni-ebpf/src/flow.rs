@@ -10,6 +10,8 @@ use crate::{maps, parse::Packet};
 
 /// Packets of one direction that may be on their way through the stack at once; more count as lost.
 const IN_FLIGHT: u64 = 64;
+/// Packets of one direction after which a difference between notes and proofs is forgotten, see [`note`].
+const WINDOW: u64 = 64;
 
 pub const OBSERVED: u32 = FlowState::Observed as u32;
 pub const PROMOTED: u32 = FlowState::Promoted as u32;
@@ -110,6 +112,12 @@ pub fn gone(direction: &Direction) -> bool {
 /// Notes a packet that enters at `ifindex` and is handed to the stack, in its flow and on itself.
 #[inline(always)]
 pub fn note(ctx: &TcContext, packet: &Packet, direction: &mut Direction, ifindex: u32, now: u64, promoted: bool) {
+    // A packet that was dropped long ago, or a count that two CPUs wrote at once, must not keep a busy flow from its
+    // promotion for good.
+    if !promoted && direction.noted >= WINDOW && direction.noted != direction.proofs {
+        direction.noted = 0;
+        direction.proofs = 0;
+    }
     if direction.noted == 0 {
         direction.in_ifindex = ifindex;
         direction.generation = maps::generation(ifindex);

@@ -181,6 +181,23 @@ fn a_flow_with_a_packet_on_the_way_is_not_promoted_before_that_one_is_proven() {
 }
 
 #[test]
+fn a_busy_flow_that_lost_a_packet_in_the_stack_is_promoted_all_the_same() {
+    run("lost", patient(), |bench| {
+        let (a, b) = (bench.a, bench.b);
+        let (there, back) = udp(bench);
+        bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(a, &there.bytes()));
+        for _ in 0..100 {
+            for (frame, from, to) in [(&there, a, b), (&back, b, a)] {
+                if bench.ingress(from, &frame.bytes()).action == OK {
+                    bench.egress(from.ifindex, frame, to, &frame.routed(to.mac, to.host_mac).bytes());
+                }
+            }
+        }
+        assert_redirected(bench, &there, &back);
+    });
+}
+
+#[test]
 fn a_delivery_from_another_interface_is_no_proof() {
     run("other_interface", patient(), |bench| {
         let (there, _) = udp(bench);
