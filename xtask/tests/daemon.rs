@@ -288,3 +288,19 @@ fn the_programs_log_when_they_are_told_to() {
     let log = || fs::read_to_string(lab.nodes[0].log()).unwrap();
     eventually(2 * SECOND, "the promotion is in the log", || log().contains("promoted: "));
 }
+
+#[test]
+fn the_daemon_makes_the_settings_that_pods_need() {
+    let mut lab = Lab::new("mnidaemon-settings", 2, Programs::beside_us().unwrap()).unwrap();
+    let sysctl = |lab: &Lab, arguments: &[&str]| lab.nodes[0].run(Command::new("sysctl").args(arguments)).unwrap();
+    sysctl(&lab, &["-qw", "net.ipv4.conf.eth0.rp_filter=1", "net.ipv4.ip_forward=0"]);
+    let nodes_file = lab.nodes_file();
+    lab.nodes[0].start_daemon(&nodes_file).unwrap();
+    let names = [
+        "net.ipv4.ip_forward",
+        "net.ipv4.conf.eth0.rp_filter",
+        "net.netfilter.nf_conntrack_tcp_be_liberal",
+        "net.netfilter.nf_conntrack_tcp_ignore_invalid_rst",
+    ];
+    assert_eq!(sysctl(&lab, &[&["-n"], &names[..]].concat()), "1\n2\n1\n1");
+}

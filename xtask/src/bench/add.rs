@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::statistics::Summary;
 use crate::{
     build, debian,
-    lab::{Lab, Node, directory},
+    lab::{self, Lab, Node, directory},
 };
 
 const LAB: &str = "minicni-bench";
@@ -62,6 +62,7 @@ struct Report {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
+    lab::need_root()?;
     let programs = build::release()?;
     if !Path::new(PEERS).join("bridge").exists() {
         debian::install(

@@ -35,6 +35,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.clean {
         return lab::clean(LAB);
     }
+    lab::need_root()?;
     let start = Instant::now();
     let step = |text: &str| eprintln!("[{:>5.1} s] {text}", start.elapsed().as_secs_f64());
     step("building minicni and minicnid");

@@ -68,9 +68,7 @@ impl Lab {
     /// Makes nodes that are wired to each other, with nothing running on them. What an earlier lab of this name left is
     /// removed first.
     pub fn new(name: &str, nodes: u8, programs: Programs) -> Result<Self> {
-        if !geteuid().is_root() {
-            bail!("nodes and pods are network namespaces, which only root can make; run it with `sudo -E`");
-        }
+        need_root()?;
         clean(name)?;
         let mut lab = Self { name: name.to_owned(), programs, nodes: Vec::new(), keep: false };
         fs::create_dir_all(directory(name)).context("create the directory of the lab")?;
@@ -110,6 +108,14 @@ impl Drop for Lab {
             eprintln!("cleaning up {}: {error:#}", self.name);
         }
     }
+}
+
+/// Fails where we are not root, saying why that is needed.
+pub fn need_root() -> Result<()> {
+    if !geteuid().is_root() {
+        bail!("nodes and pods are network namespaces, which only root can make; run it with `sudo -E`");
+    }
+    Ok(())
 }
 
 const NETNS_DIR: &str = "/run/netns";
