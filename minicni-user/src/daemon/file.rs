@@ -106,11 +106,6 @@ impl NodesFile {
         }
     }
 
-    /// The path being watched.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Waits until the file changed and has been left alone for 50 ms (at most 1 s). Dropping the future loses nothing.
     pub async fn next_change(&mut self) -> Result<(), FileError> {
         while !self.changes.fire() {

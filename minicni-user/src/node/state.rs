@@ -34,19 +34,6 @@ impl StateDir {
         self.root.join("ipam").join(network)
     }
 
-    /// The networks that have leases, or had.
-    pub fn networks(&self) -> Result<Vec<String>, NodeError> {
-        let dir = self.root.join("ipam");
-        let failed = |source| NodeError::File { action: "list", path: dir.clone(), source };
-        match fs::read_dir(&dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(failed(error)),
-            Ok(entries) => entries
-                .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()).map_err(failed))
-                .collect(),
-        }
-    }
-
     /// What is known about the node.
     pub fn facts(&self) -> PathBuf {
         self.root.join("node.json")

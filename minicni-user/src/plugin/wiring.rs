@@ -11,8 +11,8 @@ use crate::{
     cni::CniError,
     datapath::{DatapathError, Endpoints, Generations, Pins, Programs},
     link::{
-        LinkError, MacAddress, Netns, Route, RouteFilter, RouteScope, Socket, VethEnd, address, alias, delete_link,
-        delete_route, link_up, neighbour, noqueue, route, veth, without_link_local,
+        LinkError, MacAddress, Neighbour, Netns, Route, RouteFilter, RouteScope, Socket, VethEnd, address, alias,
+        delete_link, delete_route, link_up, neighbour, noqueue, route, veth, without_link_local,
     },
     node::attach,
 };
@@ -272,6 +272,10 @@ fn pod_difference(wiring: &Wiring<'_>, routed: Routed) -> Result<Option<String>,
     let wanted = IpNet::V4(Ipv4Net::from(wiring.address));
     if !socket.addresses(link.ifindex)?.contains(&wanted) {
         return Ok(Some(format!("{name} in the container does not have address {wanted}")));
+    }
+    let gateway = Neighbour { address: IpAddr::V4(GATEWAY), mac: Some(wiring.names.host_mac), permanent: true };
+    if !socket.neighbours(link.ifindex)?.contains(&gateway) {
+        return Ok(Some(format!("the container has no permanent neighbour {GATEWAY}")));
     }
     let wanted = default_route(link.ifindex);
     let there = socket.routes(RouteFilter { ifindex: Some(link.ifindex), protocol: None })?;

@@ -23,7 +23,10 @@ fn check_notices_each_thing_that_is_not_as_add_made_it() {
     let in_pod = |line: &str| {
         pod.netns.run(|| xtask::command::output(std::process::Command::new("sh").args(["-c", line])).unwrap()).unwrap();
     };
-    let breaks: [(Run<'_>, &str, &str, &str); 6] = [
+    let mac = pod.result.as_ref().unwrap()["interfaces"][0]["mac"].as_str().unwrap().to_owned();
+    let neighbour = format!("ip neigh replace 169.254.1.1 lladdr {mac} dev eth0 nud permanent");
+    let breaks: [(Run<'_>, &str, &str, &str); 7] = [
+        (&in_pod, "ip neigh del 169.254.1.1 dev eth0", &neighbour, "no permanent neighbour"),
         (
             &on_host,
             "ip link set HOST down",

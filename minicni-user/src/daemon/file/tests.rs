@@ -24,7 +24,7 @@ fn directory_with_file() -> (TempDir, PathBuf) {
 /// Waits for the change and returns the name of the only node then.
 async fn changed_to(file: &mut NodesFile) -> String {
     timeout(SEEN_WITHIN, file.next_change()).await.expect("no change was seen").unwrap();
-    read(file.path()).unwrap().remove(0).name
+    read(&file.path).unwrap().remove(0).name
 }
 
 async fn assert_quiet(file: &mut NodesFile) {
@@ -64,7 +64,7 @@ async fn a_config_map_update_is_seen() {
     symlink("..v1", root.join("..data")).unwrap();
     symlink("..data/nodes.yaml", root.join("nodes.yaml")).unwrap();
     let mut file = NodesFile::watch(&root.join("nodes.yaml")).unwrap();
-    assert_eq!(read(file.path()).unwrap()[0].name, "v1");
+    assert_eq!(read(&file.path).unwrap()[0].name, "v1");
 
     symlink("..v2", root.join("..data_tmp")).unwrap();
     fs::rename(root.join("..data_tmp"), root.join("..data")).unwrap();
