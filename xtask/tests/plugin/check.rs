@@ -25,6 +25,10 @@ fn check_notices_each_thing_that_is_not_as_add_made_it() {
     };
     let mac = pod.result.as_ref().unwrap()["interfaces"][0]["mac"].as_str().unwrap().to_owned();
     let neighbour = format!("ip neigh replace 169.254.1.1 lladdr {mac} dev eth0 nud permanent");
+    // With the last address, everything else goes.
+    let with_address = format!(
+        "ip addr add 10.244.1.1/32 dev eth0; ip route add default via 169.254.1.1 dev eth0 onlink; {neighbour}"
+    );
     let breaks: [(Run<'_>, &str, &str, &str); 7] = [
         (&in_pod, "ip neigh del 169.254.1.1 dev eth0", &neighbour, "no permanent neighbour"),
         (
@@ -35,12 +39,7 @@ fn check_notices_each_thing_that_is_not_as_add_made_it() {
         ),
         (&on_host, "ip route del 10.244.1.1", "ip route add 10.244.1.1 dev HOST proto 110", "no route 10.244.1.1/32"),
         (&in_pod, "ip route del default", "ip route add default via 169.254.1.1 dev eth0 onlink", "no route 0.0.0.0/0"),
-        (
-            &in_pod,
-            "ip addr del 10.244.1.1/32 dev eth0",
-            "ip addr add 10.244.1.1/32 dev eth0; ip route add default via 169.254.1.1 dev eth0 onlink",
-            "does not have address",
-        ),
+        (&in_pod, "ip addr del 10.244.1.1/32 dev eth0", &with_address, "does not have address"),
         (&in_pod, "ip link set eth0 address 02:00:00:00:00:77", "", "has MAC"),
         (&on_host, "tc qdisc del dev HOST clsact", "", "no clsact qdisc"),
     ];
