@@ -140,8 +140,14 @@ pub fn note(ctx: &TcContext, packet: &Packet, direction: &mut Direction, ifindex
 pub fn entered_as(ctx: &TcContext, packet: &Packet) -> bool {
     // SAFETY: a read of the context, which the verifier checks.
     let tag = unsafe { (*ctx.skb.skb).tc_index } as u16;
-    set_tag(ctx, 0);
+    untag(ctx);
     tag != 0 && maps::note(tag).is_some_and(|note| note.key == packet.key && note.direction == packet.direction as u32)
+}
+
+/// Takes off whatever tag a packet brings along: a pod may have traffic control of its own.
+#[inline(always)]
+pub fn untag(ctx: &TcContext) {
+    set_tag(ctx, 0);
 }
 
 /// `tc_index` is kept while the stack forwards a packet, and nothing but traffic control looks at it.

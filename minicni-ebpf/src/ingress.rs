@@ -82,6 +82,7 @@ fn redirect(ctx: &TcContext, packet: &Packet, flow: *mut Flow, now: u64) -> Opti
 /// The slow path: notes the packet if its flow may be promoted one day, and leaves it to the stack.
 #[inline(always)]
 fn watch(ctx: &TcContext, packet: &Packet, flow: Option<*mut Flow>, now: u64) -> i32 {
+    flow::untag(ctx);
     let ifindex = interface(ctx);
     let Some(endpoint) = endpoint(ifindex) else {
         return stack(Reason::UnknownInterface);
