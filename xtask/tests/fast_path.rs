@@ -201,7 +201,7 @@ fn a_connection_that_is_reset_after_more_than_two_gigabytes_does_not_leave_its_p
 }
 
 #[test]
-fn a_rule_inserted_later_stops_a_promoted_flow_within_ten_seconds() {
+fn a_rule_inserted_later_stops_a_promoted_flow_within_six_seconds() {
     let lab = lab("policy");
     let node = &lab.nodes[0];
     let (a, b, _server) = pair(node);
@@ -210,11 +210,13 @@ fn a_rule_inserted_later_stops_a_promoted_flow_within_ten_seconds() {
     rules::nft(node, "table ip deny { chain forward { type filter hook forward priority 0; policy drop;\n }\n }")
         .unwrap();
     let start = Instant::now();
+    let mut last = Duration::ZERO;
     while client.exchange(b"x").is_ok() {
-        assert!(start.elapsed() < Duration::from_secs(10), "the flow goes on beside a policy that drops it");
+        last = start.elapsed();
+        assert!(last < Duration::from_millis(6_500), "the flow goes on beside a policy that drops it");
         thread::sleep(Duration::from_millis(1));
     }
-    eprintln!("stopped after {:?}", start.elapsed());
+    eprintln!("the last packet arrived {last:?} after the rule");
     // And comes back when the rule goes.
     rules::nft(node, "delete table ip deny").unwrap();
     client.measure(10).unwrap();

@@ -1,11 +1,11 @@
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     config::Config,
     names::Names,
-    wiring::{Attachable, GATEWAY, Routed, Wiring},
+    wiring::{Attachable, GATEWAY, Routed, Unwired, Wiring},
 };
 use crate::{
     cni::{AddResult, CniError, Code, Environment, Interface, Ip, Request, Route},
@@ -29,22 +29,33 @@ pub(super) fn add(request: &Request) -> Result<AddResult, CniError> {
     let pod = pod_name(environment);
     let _held = store.hold(&owner)?;
     let addresses = store.allocate(&owner, pod.as_deref(), &sets)?;
-    let wired = only_v4(&addresses).and_then(|address| {
-        let wiring = Wiring {
-            names: &names,
-            ifname: owner.ifname(),
-            netns: &netns,
-            address,
-            mtu: config.mtu(facts.as_ref()),
-            alias: pod.as_deref().unwrap_or(owner.container_id()),
-        };
-        let routed = wiring.wire(datapath.as_ref())?;
-        Ok(result(&wiring, routed, request))
-    });
-    if wired.is_err() {
-        give_back(&store, &owner);
+    let address = match addresses.as_slice() {
+        [IpAddr::V4(address)] => *address,
+        // The configuration admits one IPv4 set alone.
+        other => {
+            give_back(&store, &owner);
+            let msg = format!("addresses {other:?}: one IPv4 address is supported");
+            return Err(CniError::new(Code::UnsupportedField, msg));
+        }
+    };
+    let wiring = Wiring {
+        names: &names,
+        ifname: owner.ifname(),
+        netns: &netns,
+        address,
+        mtu: config.mtu(facts.as_ref()),
+        alias: pod.as_deref().unwrap_or(owner.container_id()),
+    };
+    match wiring.wire(datapath.as_ref()) {
+        Ok(routed) => Ok(result(&wiring, routed, request)),
+        Err(Unwired { error, left }) => {
+            // An address whose device may be there still is DEL's to release.
+            if !left {
+                give_back(&store, &owner);
+            }
+            Err(error)
+        }
     }
-    wired
 }
 
 /// The container's namespace, which must not be our own: everything would be done to the host.
@@ -101,15 +112,6 @@ fn prepare_node(config: &Config) -> Result<(Option<Facts>, Option<Programs>), Cn
     };
     facts.write(&config.state)?;
     Ok((Some(facts), config.opened()?))
-}
-
-fn only_v4(addresses: &[IpAddr]) -> Result<Ipv4Addr, CniError> {
-    match addresses {
-        [IpAddr::V4(address)] => Ok(*address),
-        other => {
-            Err(CniError::new(Code::UnsupportedField, format!("addresses {other:?}: one IPv4 address is supported")))
-        }
-    }
 }
 
 /// Releases the lease of an ADD that failed. A DEL follows in any case.

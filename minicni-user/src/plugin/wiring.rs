@@ -1,6 +1,9 @@
 //! A pod's wiring: a veth pair, a route and a neighbour on the host, an address and a default route in the pod.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    os::fd::AsFd as _,
+};
 
 use ipnet::{IpNet, Ipv4Net};
 use minicni_common::{Endpoint, EndpointKind};
@@ -43,6 +46,14 @@ pub(super) enum Routed {
     Already,
 }
 
+/// A pod that could not be wired.
+#[derive(Debug)]
+pub(super) struct Unwired {
+    pub(super) error: CniError,
+    /// Whether something of it may be there still, so that its address must not go to another pod.
+    pub(super) left: bool,
+}
+
 /// The programs of a node in eBPF mode, and where their maps are.
 #[derive(Debug)]
 pub(super) struct Attachable<'a> {
@@ -80,35 +91,40 @@ pub(super) fn default_route(ifindex: u32) -> Route {
 }
 
 impl Wiring<'_> {
-    /// Wires the pod. When it fails, [`unwire`] removes what was made, unless the pair itself could not be made, in
-    /// which case what is there belongs to someone else.
-    pub(super) fn wire(&self, datapath: Option<&Attachable<'_>>) -> Result<Routed, CniError> {
-        let mut socket = Socket::open()?;
-        self.create_pair(&mut socket)?;
-        let wired = self.wire_pair(&mut socket, datapath);
-        if wired.is_err() {
-            // The first error is the one to tell.
-            let _ = unwire(self.names, &[IpAddr::V4(self.address)], datapath.map(|datapath| datapath.pins));
-        }
-        wired
+    /// Wires the pod, or removes what was made of it.
+    pub(super) fn wire(&self, datapath: Option<&Attachable<'_>>) -> Result<Routed, Unwired> {
+        let nothing_left = |error: CniError| Unwired { error, left: false };
+        let mut socket = Socket::open().map_err(|error| nothing_left(error.into()))?;
+        // Where the pair could not be made, what bears its name belongs to someone else, unless nobody knows whether the
+        // kernel made it.
+        self.create_pair(&mut socket).map_err(|error| Unwired {
+            left: !matches!(error, LinkError::Refused { .. } | LinkError::Invalid { .. }),
+            error: self.explained(error),
+        })?;
+        self.wire_pair(&mut socket, datapath).map_err(|error| {
+            let addresses = [IpAddr::V4(self.address)];
+            match unwire(self.names, &addresses, datapath.map(|datapath| datapath.pins)) {
+                Ok(()) => nothing_left(error),
+                Err(also) => Unwired { error: error.details(format!("and then: {also}")), left: true },
+            }
+        })
     }
 
-    fn create_pair(&self, socket: &mut Socket) -> Result<(), CniError> {
+    fn create_pair(&self, socket: &mut Socket) -> Result<(), LinkError> {
         let host = VethEnd { name: &self.names.host, ifindex: None, mac: self.names.host_mac, mtu: self.mtu };
         let pod = VethEnd { name: self.ifname, ifindex: None, mac: self.names.pod_mac, mtu: self.mtu };
         // Alone: a batch goes on after a failure, and would then change someone else's device.
-        socket.batch(vec![veth(&host, &pod, std::os::fd::AsFd::as_fd(self.netns))?]).map_err(|error| {
-            let exists = error.errno() == Some(Errno::EEXIST as i32);
-            let error = CniError::from(error);
-            if exists {
-                error.details(format!(
-                    "there is an interface {} in the container, or {} on the host, already",
-                    self.ifname, self.names.host
-                ))
-            } else {
-                error
-            }
-        })
+        socket.batch(vec![veth(&host, &pod, self.netns.as_fd())?])
+    }
+
+    fn explained(&self, error: LinkError) -> CniError {
+        let exists = error.errno() == Some(Errno::EEXIST as i32);
+        let error = CniError::from(error);
+        if !exists {
+            return error;
+        }
+        let (pod, host) = (self.ifname, &self.names.host);
+        error.details(format!("there is an interface {pod} in the container, or {host} on the host, already"))
     }
 
     fn wire_pair(&self, socket: &mut Socket, datapath: Option<&Attachable<'_>>) -> Result<Routed, CniError> {
