@@ -9,12 +9,9 @@ use std::{
 };
 
 use serde_json::json;
-use xtask::lab::{
-    Node, Pod,
-    traffic::{Client, Protocol, Server},
-};
+use xtask::lab::traffic::{Client, Protocol, Server};
 
-use crate::{assert_nothing_left, lab, leased, residue};
+use crate::{assert_nothing_left, lab, leased, residue, under_strace};
 
 #[test]
 fn fifty_parallel_adds_and_dels_give_no_address_twice_and_leave_nothing() {
@@ -82,19 +79,6 @@ fn the_first_packet_after_add_arrives_in_either_mode_however_busy_the_kernel_is(
         done.store(true, Relaxed);
         assert!(lost.iter().all(Vec::is_empty), "{lost:?}: the first packet to these pods was lost");
     });
-}
-
-/// Runs the plugin under strace, which holds it up or kills it at a system call.
-fn under_strace(node: &Node, pod: &Pod, command: &str, inject: &str) -> std::process::Child {
-    use std::{io::Write as _, process::Stdio};
-    let plugin = pod.command(command);
-    let mut strace = std::process::Command::new("strace");
-    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={inject}")]).arg(plugin.get_program());
-    strace.env_clear().envs(plugin.get_envs().filter_map(|(key, value)| Some((key, value?))));
-    strace.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = node.netns.run(|| strace.spawn()).unwrap().unwrap();
-    child.stdin.take().unwrap().write_all(pod.config.to_string().as_bytes()).unwrap();
-    child
 }
 
 #[test]

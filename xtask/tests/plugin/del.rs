@@ -5,7 +5,7 @@ use std::{thread, time::Duration};
 use minicni::link::Netns;
 use serde_json::json;
 
-use crate::{assert_nothing_left, lab, residue};
+use crate::{assert_nothing_left, lab, residue, under_strace};
 
 #[test]
 fn del_succeeds_however_often_and_with_whatever_is_left() {
@@ -74,5 +74,20 @@ fn gc_keeps_what_is_listed_and_removes_the_rest_of_its_network() {
     assert!(b.call(node, "CHECK").unwrap().ok);
     a.config["cni.dev/valid-attachments"] = json!(null);
     assert!(a.call(node, "GC").unwrap().ok);
+    assert_nothing_left(node);
+}
+
+#[test]
+fn an_add_that_cannot_clean_up_after_itself_keeps_the_lease_for_del() {
+    let lab = lab("left");
+    let node = &lab.nodes[0];
+    node.pod("first").unwrap().del(node).unwrap();
+    let pod = node.sandbox("a").unwrap();
+    // The pair is made; after that the kernel hears nothing more.
+    let mut add = under_strace(node, &pod, "ADD", "sendto:error=EIO:when=2+");
+    assert!(!add.wait().unwrap().success());
+    let (devices, _, _, leases) = residue(node);
+    assert_eq!((devices.len(), leases), (1, 1));
+    pod.del(node).unwrap();
     assert_nothing_left(node);
 }

@@ -66,3 +66,16 @@ pub(crate) fn assert_refused(node: &Node, pod: &Pod, variables: &[(&str, &str)],
     }
     assert_eq!(residue(node), before);
 }
+
+/// Runs the plugin under strace, which holds it up or kills it at a system call.
+pub(crate) fn under_strace(node: &Node, pod: &Pod, command: &str, inject: &str) -> std::process::Child {
+    use std::{io::Write as _, process::Stdio};
+    let plugin = pod.command(command);
+    let mut strace = std::process::Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={inject}")]).arg(plugin.get_program());
+    strace.env_clear().envs(plugin.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    strace.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = node.netns.run(|| strace.spawn()).unwrap().unwrap();
+    child.stdin.take().unwrap().write_all(pod.config.to_string().as_bytes()).unwrap();
+    child
+}
