@@ -127,6 +127,20 @@ pub fn delete_link(ifindex: u32) -> Request<'static> {
     Request::new(format!("delete dev {ifindex}"), RouteNetlinkMessage::DelLink(message), 0).tolerate(Errno::ENODEV)
 }
 
+/// Puts a device into a numbered group, see [`delete_group`].
+pub fn set_group(ifindex: u32, group: u32) -> Request<'static> {
+    set(format!("put dev {ifindex} into group {group}"), ifindex, LinkAttribute::Group(group)).tolerate(Errno::ENODEV)
+}
+
+/// Deletes every device of a group at once. The kernel waits for its readers once for all of them, which is what the
+/// deletion of a single device takes its time for. That the group is empty is success.
+pub fn delete_group(group: u32) -> Request<'static> {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::Group(group));
+    Request::new(format!("delete the devices of group {group}"), RouteNetlinkMessage::DelLink(message), 0)
+        .tolerate(Errno::ENODEV)
+}
+
 /// What the kernel says about a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkInfo {

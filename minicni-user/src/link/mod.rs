@@ -19,7 +19,9 @@ mod tests;
 mod traffic_control;
 
 pub use address::address;
-pub use device::{LinkInfo, VethEnd, alias, delete_link, link_up, veth, without_link_local};
+pub use device::{
+    LinkInfo, VethEnd, alias, delete_group, delete_link, link_up, set_group, veth, without_link_local,
+};
 pub use error::LinkError;
 pub use mac::{MacAddress, MacAddressError};
 pub use neighbour::{Neighbour, neighbour};
@@ -27,4 +29,4 @@ pub use netns::Netns;
 pub use request::Request;
 pub use route::{Route, RouteFilter, RouteScope, delete_route, route};
 pub use socket::Socket;
-pub use traffic_control::{Filter, Qdisc, block_filter, clsact, delete_block_filter, noqueue};
+pub use traffic_control::{Filter, Qdisc, block_filter, clsact, delete_block_filter, delete_root_qdisc, noqueue};

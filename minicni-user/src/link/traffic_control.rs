@@ -48,6 +48,14 @@ pub fn noqueue(ifindex: u32) -> Request<'static> {
     Request::new(operation, RouteNetlinkMessage::NewQueueDiscipline(message), NLM_F_CREATE | NLM_F_REPLACE)
 }
 
+/// Takes the root qdisc of a device away; the kernel puts its default in place.
+pub fn delete_root_qdisc(ifindex: u32) -> Request<'static> {
+    let mut message = TcMessage::with_index(ifindex.cast_signed());
+    message.header.parent = TcHandle::ROOT;
+    let operation = format!("delete root qdisc of dev {ifindex}");
+    Request::new(operation, RouteNetlinkMessage::DelQueueDiscipline(message), 0)
+}
+
 /// Puts a classifier program (direct action) on a block that some qdisc refers to, for packets of every protocol.
 ///
 /// `replace` swaps the program of the filter made here before, without a gap; otherwise the kernel answers `EEXIST` if there

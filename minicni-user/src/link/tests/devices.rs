@@ -5,7 +5,9 @@ use nix::errno::Errno;
 use super::{
     HOST_INDEX, HOST_MAC, POD_END, POD_INDEX, POD_MAC, fresh_netns, host_end, in_fresh_netns, link_in, socket_with_pair,
 };
-use crate::link::{LinkError, Socket, VethEnd, alias, delete_link, link_up, sysctl, veth, without_link_local};
+use crate::link::{
+    LinkError, Socket, VethEnd, alias, delete_group, delete_link, link_up, set_group, sysctl, veth, without_link_local,
+};
 
 #[test]
 fn a_veth_pair_is_made_with_its_peer_inside_another_namespace() {
@@ -75,6 +77,25 @@ fn a_name_the_kernel_would_not_take_is_refused_with_the_reason() {
         let error = veth(&host_end(name), &POD_END, pod.as_fd()).unwrap_err();
         assert!(matches!(&error, LinkError::Invalid { value, .. } if value == name), "{error}");
     }
+}
+
+#[test]
+fn deleting_a_group_deletes_its_devices_and_no_other_and_an_empty_group_is_success() {
+    in_fresh_netns(|| {
+        let pods = [fresh_netns(), fresh_netns(), fresh_netns()];
+        let mut socket = Socket::open().unwrap();
+        for (number, pod) in (0..).zip(&pods) {
+            let name = format!("mni{number}");
+            let host = VethEnd { ifindex: Some(HOST_INDEX + number), ..host_end(&name) };
+            socket.batch(vec![veth(&host, &POD_END, pod.as_fd()).unwrap()]).unwrap();
+        }
+        socket.batch(vec![delete_group(77)]).unwrap();
+        socket.batch(vec![set_group(HOST_INDEX, 77), set_group(HOST_INDEX + 2, 77), set_group(99, 77)]).unwrap();
+        socket.batch(vec![delete_group(77)]).unwrap();
+        let left = (0..3).filter(|number| socket.link_by_index(HOST_INDEX + number).unwrap().is_some());
+        assert_eq!(left.collect::<Vec<_>>(), [1]);
+        socket.batch(vec![delete_group(77)]).unwrap();
+    });
 }
 
 #[test]
