@@ -96,14 +96,15 @@ impl Node {
     pub(super) fn yaml(&self) -> String {
         let cidrs: Vec<_> = self.pod_cidrs().iter().map(ToString::to_string).collect();
         let addresses = self.families.select(IpAddr::V4(self.address), IpAddr::V6(self.address6));
-        let addresses: String =
+        let addresses: Vec<_> =
             addresses.iter().map(|address| format!("  - type: InternalIP\n    address: {address}\n")).collect();
         format!(
             "apiVersion: v1\nkind: Node\nmetadata:\n  name: {}\nspec:\n  podCIDR: {}\n  podCIDRs: [{}]\n\
-             status:\n  addresses:\n{addresses}",
+             status:\n  addresses:\n{}",
             self.name,
             cidrs[0],
             cidrs.join(", "),
+            addresses.concat(),
         )
     }
 
