@@ -3,6 +3,7 @@
 //! A lab has a name. Everything it makes bears it (namespaces `/run/netns/<lab>-…`, files below `/run/<lab>/`), so that
 //! a run that was killed is cleaned up by the next one.
 
+mod families;
 mod node;
 mod pod;
 pub mod rules;
@@ -10,13 +11,11 @@ pub mod traffic;
 
 use std::{
     fs,
-    net::Ipv4Addr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
-use ipnet::{IpNet, Ipv4Net};
 use minicni::link::{MacAddress, Netns, Socket, VethEnd, address, link_up, veth};
 use nix::{
     mount::{MntFlags, umount2},
@@ -26,6 +25,7 @@ use nix::{
 };
 
 pub use self::{
+    families::Families,
     node::Node,
     pod::{Call, Pod},
 };
@@ -65,16 +65,21 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Makes nodes that are wired to each other, with nothing running on them. What an earlier lab of this name left is
-    /// removed first.
+    /// Makes nodes that are wired to each other, with nothing running on them and IPv4 alone. What an earlier lab of this
+    /// name left is removed first.
     pub fn new(name: &str, nodes: u8, programs: Programs) -> Result<Self> {
+        Self::with_families(name, nodes, programs, Families::V4)
+    }
+
+    /// As [`Lab::new`], with these address families.
+    pub fn with_families(name: &str, nodes: u8, programs: Programs, families: Families) -> Result<Self> {
         need_root()?;
         clean(name)?;
         let mut lab = Self { name: name.to_owned(), programs, nodes: Vec::new(), keep: false };
         fs::create_dir_all(directory(name)).context("create the directory of the lab")?;
         fs::create_dir_all(NETNS_DIR).context("create the directory of named namespaces")?;
         for number in 1..=nodes {
-            lab.nodes.push(Node::new(name, number, &lab.programs)?);
+            lab.nodes.push(Node::new(name, number, &lab.programs, families)?);
         }
         if let [one, other] = lab.nodes.as_slice() {
             wire(one, other)?;
@@ -197,14 +202,10 @@ fn wire(one: &Node, other: &Node) -> Result<()> {
     [one, other].into_iter().try_for_each(|node| {
         node.netns.run(|| -> Result<()> {
             let ifindex = if_nametoindex(UPLINK)?;
-            let prefix = IpNet::V4(Ipv4Net::new(node.address, 24)?);
-            Socket::open()?.batch(vec![address(ifindex, prefix, false), link_up(ifindex)])?;
+            let addresses = families::uplink_addresses(node.families, node.number);
+            let addresses = addresses.into_iter().map(|prefix| address(ifindex, prefix, true));
+            Socket::open()?.batch(addresses.chain([link_up(ifindex)]).collect())?;
             Ok(())
         })?
     })
-}
-
-/// The address of a node's uplink.
-fn node_address(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(192, 168, 77, number)
 }

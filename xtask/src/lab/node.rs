@@ -1,6 +1,6 @@
 use std::{
     fs::{self, File},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     process::Command,
     thread::sleep,
@@ -8,12 +8,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use minicni::{datapath::Pins, link::Netns};
 use minicni_common::Counters;
 use nix::mount::{MsFlags, mount};
 
-use super::{Pod, Programs, directory, netns_path, node_address, stop_daemon};
+use super::{Families, Pod, Programs, directory, families, netns_path, stop_daemon};
 
 /// How long a daemon may take until it is ready.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -27,15 +27,19 @@ pub struct Node {
     pub number: u8,
     /// Its namespace.
     pub netns: Netns,
-    /// The address of its uplink.
+    /// The address families it has.
+    pub families: Families,
+    /// The IPv4 address of its uplink, where it has that family.
     pub address: Ipv4Addr,
+    /// The IPv6 address of its uplink, where it has that family.
+    pub address6: Ipv6Addr,
     lab: String,
     dir: PathBuf,
     programs: Programs,
 }
 
 impl Node {
-    pub(super) fn new(lab: &str, number: u8, programs: &Programs) -> Result<Self> {
+    pub(super) fn new(lab: &str, number: u8, programs: &Programs, families: Families) -> Result<Self> {
         let name = format!("node{number}");
         let dir = directory(lab).join(&name);
         let bpf = dir.join("bpf");
@@ -44,12 +48,23 @@ impl Node {
             .with_context(|| format!("mount a bpf file system on {}", bpf.display()))?;
         let netns = Netns::create_named(netns_path(&format!("{lab}-{name}")))?;
         let (lab, programs) = (lab.to_owned(), programs.clone());
-        Ok(Self { name, number, netns, address: node_address(number), lab, dir, programs })
+        let (address, address6) = (families::node_address(number), families::node_address6(number));
+        Ok(Self { name, number, netns, families, address, address6, lab, dir, programs })
     }
 
-    /// The prefix of the node's pods.
+    /// The IPv4 prefix of the node's pods.
     pub fn pod_cidr(&self) -> IpNet {
-        IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 244, self.number, 0), 24))
+        families::pod_cidr(self.number)
+    }
+
+    /// The IPv6 prefix of the node's pods.
+    pub fn pod_cidr6(&self) -> IpNet {
+        families::pod_cidr6(self.number)
+    }
+
+    /// The prefixes of the node's pods, of the families it has.
+    pub fn pod_cidrs(&self) -> Vec<IpNet> {
+        self.families.select(self.pod_cidr(), self.pod_cidr6())
     }
 
     /// The name of its namespace, for `ip netns`.
@@ -79,12 +94,17 @@ impl Node {
 
     /// The Node object, as Kubernetes has it.
     pub(super) fn yaml(&self) -> String {
+        let cidrs: Vec<_> = self.pod_cidrs().iter().map(ToString::to_string).collect();
+        let addresses = self.families.select(IpAddr::V4(self.address), IpAddr::V6(self.address6));
+        let addresses: Vec<_> =
+            addresses.iter().map(|address| format!("  - type: InternalIP\n    address: {address}\n")).collect();
         format!(
-            "apiVersion: v1\nkind: Node\nmetadata:\n  name: {}\nspec:\n  podCIDR: {cidr}\n  podCIDRs: [{cidr}]\n\
-             status:\n  addresses:\n  - type: InternalIP\n    address: {}\n",
+            "apiVersion: v1\nkind: Node\nmetadata:\n  name: {}\nspec:\n  podCIDR: {}\n  podCIDRs: [{}]\n\
+             status:\n  addresses:\n{}",
             self.name,
-            self.address,
-            cidr = self.pod_cidr(),
+            cidrs[0],
+            cidrs.join(", "),
+            addresses.concat(),
         )
     }
 
@@ -154,7 +174,12 @@ impl Node {
             "bpfDir": self.bpf_dir(),
         });
         // Where there is no daemon to say it.
-        config["subnet"] = serde_json::json!(self.pod_cidr());
+        if self.families == Families::V4 {
+            config["subnet"] = serde_json::json!(self.pod_cidr());
+        } else {
+            let ranges = self.pod_cidrs().into_iter().map(|cidr| serde_json::json!([{ "subnet": cidr }]));
+            config["ranges"] = ranges.collect();
+        }
         Ok(Pod::new(name, Netns::create_named(&path)?, path, config, self.programs.minicni.clone()))
     }
 

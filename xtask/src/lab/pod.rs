@@ -1,5 +1,5 @@
 use std::{
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     process::{Command, Output, Stdio},
 };
@@ -113,11 +113,28 @@ impl Pod {
         if call.ok { Ok(()) } else { bail!("DEL of {}: {:?}", self.name, call) }
     }
 
-    /// The pod's address, after ADD.
+    /// The pod's IPv4 address, after ADD.
     pub fn address(&self) -> Result<Ipv4Addr> {
-        let address = self.result.as_ref().and_then(|result| result["ips"][0]["address"].as_str());
-        let address = address.and_then(|address| address.split('/').next());
-        address.and_then(|address| address.parse().ok()).with_context(|| format!("{} has no address", self.name))
+        let mut addresses = self.addresses().into_iter();
+        let address =
+            addresses.find_map(|address| if let IpAddr::V4(address) = address { Some(address) } else { None });
+        address.with_context(|| format!("{} has no IPv4 address", self.name))
+    }
+
+    /// The pod's IPv6 address, after ADD.
+    pub fn address6(&self) -> Result<Ipv6Addr> {
+        let mut addresses = self.addresses().into_iter();
+        let address =
+            addresses.find_map(|address| if let IpAddr::V6(address) = address { Some(address) } else { None });
+        address.with_context(|| format!("{} has no IPv6 address", self.name))
+    }
+
+    /// The pod's addresses in the order of the result; none before ADD.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let ips = self.result.as_ref().and_then(|result| result["ips"].as_array());
+        let addresses =
+            ips.into_iter().flatten().filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok());
+        addresses.collect()
     }
 
     /// The name of the host's end of its veth pair, after ADD.

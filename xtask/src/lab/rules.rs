@@ -2,7 +2,7 @@
 
 use std::{
     io::Write as _,
-    net::Ipv4Addr,
+    net::{IpAddr, SocketAddr},
     process::{Command, Stdio},
 };
 
@@ -24,13 +24,16 @@ pub fn nft(node: &Node, script: &str) -> Result<()> {
 }
 
 /// Translates a virtual address and port to a pod's, as kube-proxy does for a `ClusterIP`, and drops what conntrack finds
-/// invalid, as kube-proxy does too.
-pub fn cluster_ip(virtual_ip: Ipv4Addr, port: u16, pod: Ipv4Addr, pod_port: u16) -> String {
+/// invalid, as kube-proxy does too. Both addresses are of one family.
+pub fn cluster_ip(virtual_ip: impl Into<IpAddr>, port: u16, pod: impl Into<IpAddr>, pod_port: u16) -> String {
+    let virtual_ip = virtual_ip.into();
+    let family = if virtual_ip.is_ipv4() { "ip" } else { "ip6" };
+    let pod = SocketAddr::new(pod.into(), pod_port);
     format!(
-        "table ip services {{\n\
+        "table {family} services {{\n\
            chain prerouting {{\n\
              type nat hook prerouting priority dstnat; policy accept;\n\
-             ip daddr {virtual_ip} meta l4proto {{ tcp, udp }} th dport {port} dnat to {pod}:{pod_port}\n\
+             {family} daddr {virtual_ip} meta l4proto {{ tcp, udp }} th dport {port} dnat to {pod}\n\
            }}\n\
            chain forward {{\n\
              type filter hook forward priority filter; policy accept;\n\

@@ -1,8 +1,8 @@
 //! A small client and server: requests of one byte, answered each, over TCP or UDP.
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    io::{self, ErrorKind, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -28,7 +28,7 @@ pub enum Protocol {
     Udp,
 }
 
-/// Answers on one port, over both protocols, until it is dropped.
+/// Answers on one port, over both protocols and address families, until it is dropped.
 #[derive(Debug)]
 pub struct Server {
     end: Arc<AtomicBool>,
@@ -38,9 +38,8 @@ pub struct Server {
 impl Server {
     /// Starts answering inside a namespace.
     pub fn start(netns: &Netns, port: u16) -> Result<Self> {
-        let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
         // A socket stays in the namespace in which it was made.
-        let (tcp, udp) = netns.run(|| -> Result<_> { Ok((TcpListener::bind(any)?, UdpSocket::bind(any)?)) })??;
+        let (tcp, udp) = netns.run(|| bind(port))??;
         tcp.set_nonblocking(true)?;
         udp.set_read_timeout(Some(TURN))?;
         let end = Arc::new(AtomicBool::new(false));
@@ -55,6 +54,16 @@ impl Server {
             }),
         ];
         Ok(Self { end, threads })
+    }
+}
+
+/// Sockets for both families, as they are where `net.ipv6.bindv6only` has its default; IPv4 alone where the kernel has
+/// no IPv6.
+fn bind(port: u16) -> io::Result<(TcpListener, UdpSocket)> {
+    let bind = |ip: IpAddr| io::Result::Ok((TcpListener::bind((ip, port))?, UdpSocket::bind((ip, port))?));
+    match bind(Ipv6Addr::UNSPECIFIED.into()) {
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => bind(Ipv4Addr::UNSPECIFIED.into()),
+        bound => bound,
     }
 }
 
@@ -129,7 +138,9 @@ impl Client {
                     Ok(Self::Tcp(stream))
                 }
                 Protocol::Udp => {
-                    let socket = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0))?;
+                    let any: IpAddr =
+                        if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+                    let socket = UdpSocket::bind((any, 0))?;
                     socket.connect(to)?;
                     socket.set_read_timeout(Some(PATIENCE))?;
                     Ok(Self::Udp(socket))
