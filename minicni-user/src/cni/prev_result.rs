@@ -13,7 +13,8 @@ impl AddResult {
     /// Reads a `prevResult` of any served version: their shapes can be told apart key by key, so that its own
     /// `cniVersion`, which runtimes may omit, does not matter.
     ///
-    /// `ip4` and `ip6` of 0.1.0 and 0.2.0 become entries of `ips` and `routes`. Unknown keys of interfaces, addresses and routes are kept. An address whose `interface` names no entry of
+    /// `ip4` and `ip6` of 0.1.0 and 0.2.0 become entries of `ips` and `routes`; one that is without `ip` has routes alone.
+    /// Unknown keys of interfaces, addresses and routes are kept. An address whose `interface` names no entry of
     /// `interfaces` is read as one without. Errors: code 7 naming field and value.
     pub fn from_prev_result(value: &Value) -> Result<AddResult, CniError> {
         let fields = Fields::of(value, "prevResult")?;

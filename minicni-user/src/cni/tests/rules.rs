@@ -90,12 +90,12 @@ fn an_error_about_the_input_is_told_in_the_inputs_version_where_that_is_served_a
     for (stdin, version) in [
         (r#"{"name":"n","cniVersion":"0.5.0"}"#, "1.1.0"),
         (r#"{"name":"n","cniVersion":7}"#, "1.1.0"),
-        (r#"["#, "1.1.0"),
+        ("[", "1.1.0"),
         (r#"{"cniVersion":"0.2.0"}"#, "0.2.0"),
         (r#"{"cniVersion":"1.0.0"}"#, "1.0.0"),
         (r#"{"cniVersion":""}"#, "0.1.0"),
         (r#"{"cniVersion":null}"#, "0.1.0"),
-        (r#"{}"#, "0.1.0"),
+        ("{}", "0.1.0"),
     ] {
         let outcome = call(&Answering::default(), &variables("ADD"), stdin);
         assert_eq!((outcome.status, &outcome.json()["cniVersion"]), (1, &json!(version)), "{stdin}");
