@@ -10,7 +10,7 @@ use super::Version;
 /// [specification](https://github.com/containernetworking/cni/blob/spec-v1.1.0/SPEC.md#error).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
-    /// 1: the configuration's `cniVersion` is not served, or does not know the command.
+    /// 1: the configuration's `cniVersion` is not served, does not know the command, or cannot express the result.
     IncompatibleVersion,
     /// 2: a field is understood, but what it asks for is not supported. The message names key and value.
     UnsupportedField,

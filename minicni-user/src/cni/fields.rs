@@ -2,25 +2,32 @@
 
 use serde_json::{Map, Value};
 
-use super::{CniError, Code};
+use super::{CniError, Code, get_ignore_case};
 
 /// A JSON object and where in the configuration it stands. A `null` counts as absent everywhere.
 #[derive(Clone)]
 pub(super) struct Fields<'a> {
     map: &'a Map<String, Value>,
     path: String,
+    written_in_go: bool,
 }
 
 impl<'a> Fields<'a> {
     /// The configuration itself.
     pub(super) fn top(map: &'a Map<String, Value>) -> Self {
-        Fields { map, path: String::new() }
+        Fields { map, path: String::new(), written_in_go: false }
+    }
+
+    /// The object `map` at `path` of which Go's habits are to be expected, and of all objects inside: keys are found
+    /// whatever the case of their letters, and what is empty was not set.
+    pub(super) fn written_in_go(map: &'a Map<String, Value>, path: &str) -> Self {
+        Fields { map, path: path.to_owned(), written_in_go: true }
     }
 
     /// The object `value`, which stands at `path`.
     pub(super) fn of(value: &'a Value, path: &str) -> Result<Self, CniError> {
         match value {
-            Value::Object(map) => Ok(Fields { map, path: path.to_owned() }),
+            Value::Object(map) => Ok(Fields { map, path: path.to_owned(), written_in_go: false }),
             other => Err(invalid(path, other, "an object")),
         }
     }
@@ -31,7 +38,29 @@ impl<'a> Fields<'a> {
     }
 
     fn get(&self, key: &str) -> Option<&'a Value> {
+        if self.written_in_go {
+            return get_ignore_case(self.map, key).filter(|value| **value != "");
+        }
         self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    /// An object inside this one.
+    pub(super) fn inner(&self, value: &'a Value, path: &str) -> Result<Self, CniError> {
+        Fields::of(value, path).map(|fields| Fields { written_in_go: self.written_in_go, ..fields })
+    }
+
+    /// The items of a list, or the one value that stands there instead, each with its path. A `null` and an empty
+    /// string are no items.
+    pub(super) fn items(&self, key: &str) -> Vec<(String, &'a Value)> {
+        let path = self.path(key);
+        let items = match self.get(key) {
+            None => Vec::new(),
+            Some(Value::Array(items)) => {
+                items.iter().enumerate().map(|(i, item)| (format!("{path}[{i}]"), item)).collect()
+            }
+            Some(item) => vec![(path, item)],
+        };
+        items.into_iter().filter(|(_, item)| !item.is_null() && **item != "").collect()
     }
 
     /// A string.
@@ -68,14 +97,14 @@ impl<'a> Fields<'a> {
 
     /// An object, empty where it is absent.
     pub(super) fn object(&self, key: &str) -> Result<Option<Fields<'a>>, CniError> {
-        self.get(key).map(|value| Fields::of(value, &self.path(key))).transpose()
+        self.get(key).map(|value| self.inner(value, &self.path(key))).transpose()
     }
 
     /// A list of objects, empty where it is absent.
     pub(super) fn objects(&self, key: &str) -> Result<Vec<Fields<'a>>, CniError> {
         let path = self.path(key);
         let items = self.typed(key, "a list of objects", Value::as_array)?;
-        items.into_iter().flatten().enumerate().map(|(i, item)| Fields::of(item, &format!("{path}[{i}]"))).collect()
+        items.into_iter().flatten().enumerate().map(|(i, item)| self.inner(item, &format!("{path}[{i}]"))).collect()
     }
 
     /// The keys that are not in `known`.
@@ -94,7 +123,8 @@ impl<'a> Fields<'a> {
         value.ok_or_else(|| CniError::new(Code::InvalidConfig, format!("{} is missing", self.path(key))))
     }
 
-    fn typed<T>(
+    /// What `read` makes of the value of `key`, if it is there.
+    pub(super) fn typed<T>(
         &self,
         key: &str,
         expected: &str,
@@ -107,7 +137,8 @@ impl<'a> Fields<'a> {
 /// How much of a value an error repeats, in characters.
 const SHOWN: usize = 100;
 
-fn invalid(path: &str, value: &Value, expected: &str) -> CniError {
+/// Code 7, naming `path` and `value`.
+pub(super) fn invalid(path: &str, value: &Value, expected: &str) -> CniError {
     let text = value.to_string();
     let mut shown: String = text.chars().take(SHOWN).collect();
     if shown.len() < text.len() {

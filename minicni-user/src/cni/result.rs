@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
 use super::fields::Fields;
-use super::{CniError, Version};
+use super::{CniError, Code, Version};
 
 /// The result of an ADD.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -28,7 +28,7 @@ pub struct Interface {
     pub name: String,
     /// Its hardware address as `02:00:00:00:00:01`; empty where there is none.
     pub mac: String,
-    /// Its MTU in bytes. Told since 1.1.0.
+    /// Its MTU in bytes. Told since 1.0.0.
     pub mtu: Option<u32>,
     /// `CNI_NETNS`, verbatim, for an interface inside the container; `None` for one on the host.
     pub sandbox: Option<String>,
@@ -90,8 +90,25 @@ impl AddResult {
     }
 
     /// The document for standard output, in exactly the shape of `version`.
-    pub fn to_json(&self, version: Version) -> Value {
+    ///
+    /// What a version has no words for is left out: 0.1.0 and 0.2.0 tell the first address of each family with the
+    /// routes of that family, and nothing else. Errors: code 1 where that would say nothing at all, for lack of addresses.
+    pub fn to_json(&self, version: Version) -> Result<Value, CniError> {
         let mut json = json!({"cniVersion": version.as_str()});
+        if version < Version::V0_3_0 {
+            self.write_families(&mut json, version)?;
+        } else {
+            self.write_lists(&mut json, version);
+        }
+        // Go's `omitempty` never left out a struct, so that readers of 0.x are used to an empty one.
+        if version < Version::V1_0_0 || !self.dns.is_empty() {
+            json["dns"] = self.dns.to_json();
+        }
+        Ok(json)
+    }
+
+    /// `interfaces`, `ips` and `routes`.
+    fn write_lists(&self, json: &mut Value, version: Version) {
         if !self.interfaces.is_empty() {
             json["interfaces"] = self.interfaces.iter().map(|interface| interface.to_json(version)).collect();
         }
@@ -101,22 +118,42 @@ impl AddResult {
         if !self.routes.is_empty() {
             json["routes"] = self.routes.iter().map(Route::to_json).collect();
         }
-        // Go's `omitempty` never left out a struct, so that readers of 0.x are used to an empty one.
-        if version < Version::V1_0_0 || !self.dns.is_empty() {
-            json["dns"] = self.dns.to_json();
+    }
+
+    /// `ip4` and `ip6`.
+    fn write_families(&self, json: &mut Value, version: Version) -> Result<(), CniError> {
+        if self.ips.is_empty() {
+            return Err(CniError::new(Code::IncompatibleVersion, "cannot convert: no valid IP addresses").details(
+                format!("a result of CNI {} consists of its addresses; ask for 0.3.0 or later", version.as_str()),
+            ));
         }
-        json
+        for (key, is_v4) in [("ip4", true), ("ip6", false)] {
+            let Some(ip) = self.ips.iter().find(|ip| ip.address.addr().is_ipv4() == is_v4) else { continue };
+            json[key] = json!({"ip": ip.address.to_string()});
+            if let Some(gateway) = ip.gateway {
+                json[key]["gateway"] = json!(gateway);
+            }
+            let routes: Vec<_> = self.routes.iter().filter(|route| route.dst.addr().is_ipv4() == is_v4).collect();
+            if !routes.is_empty() {
+                json[key]["routes"] = routes.into_iter().map(Route::plain).collect();
+            }
+        }
+        Ok(())
     }
 }
 
 impl Interface {
     fn to_json(&self, version: Version) -> Value {
         let mut json = self.other.clone();
+        // They came with 1.1.0, and the reference library tells them in 1.0.0 as well.
+        if version < Version::V1_0_0 {
+            json.retain(|key, _| key != "socketPath" && key != "pciID");
+        }
         json.insert("name".into(), json!(self.name));
         if !self.mac.is_empty() {
             json.insert("mac".into(), json!(self.mac));
         }
-        if let Some(mtu) = self.mtu.filter(|_| version >= Version::V1_1_0) {
+        if let Some(mtu) = self.mtu.filter(|_| version >= Version::V1_0_0) {
             json.insert("mtu".into(), json!(mtu));
         }
         if let Some(sandbox) = &self.sandbox {
@@ -147,11 +184,18 @@ impl Ip {
 impl Route {
     fn to_json(&self) -> Value {
         let mut json = self.other.clone();
+        json.extend(self.plain());
+        Value::Object(json)
+    }
+
+    /// Destination and next hop, without what came later than 0.2.0.
+    fn plain(&self) -> Map<String, Value> {
+        let mut json = Map::new();
         json.insert("dst".into(), json!(self.dst.to_string()));
         if let Some(gw) = self.gw {
             json.insert("gw".into(), json!(gw));
         }
-        Value::Object(json)
+        json
     }
 }
 

@@ -98,7 +98,21 @@ fn add(plugin: &impl Plugin, request: &Request) -> Result<Value, CniError> {
     // Read before anything is made that an unreadable one would have to undo.
     let previous = request.config.prev_result.as_ref().map(AddResult::from_prev_result).transpose()?;
     let ours = plugin.add(request)?;
-    Ok(previous.unwrap_or_default().merge(ours).to_json(request.config.cni_version))
+    let merged = previous.unwrap_or_default().merge(ours);
+    merged.to_json(request.config.cni_version).map_err(|error| undone(plugin, request, error))
+}
+
+/// The error of an ADD whose result cannot be told, after what it made was removed.
+fn undone(plugin: &impl Plugin, request: &Request, error: CniError) -> CniError {
+    let mut request = request.clone();
+    request.environment.command = Command::Del;
+    match plugin.del(&request) {
+        Ok(()) => error,
+        Err(left) => {
+            let details = format!("{}; removing the attachment failed too, DEL has to do it: {left}", error.details);
+            error.details(details)
+        }
+    }
 }
 
 fn read(mut stdin: impl Read) -> Result<Map<String, Value>, CniError> {
@@ -111,7 +125,11 @@ fn read(mut stdin: impl Read) -> Result<Map<String, Value>, CniError> {
 
 /// The version an error is told in: the configuration's where it is served.
 fn error_version(map: &Map<String, Value>) -> Version {
-    map.get("cniVersion").and_then(Value::as_str).and_then(Version::parse).unwrap_or(Version::LATEST)
+    let declared = match map.get("cniVersion") {
+        None | Some(Value::Null) => Some(""),
+        Some(declared) => declared.as_str(),
+    };
+    declared.and_then(Version::declared).unwrap_or(Version::LATEST)
 }
 
 fn print(stdout: &mut impl Write, document: &Value) -> io::Result<()> {
@@ -156,7 +174,8 @@ mod tests {
         let (reader, mut writer) = io::pipe().unwrap();
         writer.write_all(input).unwrap();
         let document = version_document(reader, wait);
-        assert_eq!(document["supportedVersions"], json!(["0.3.1", "0.4.0", "1.0.0", "1.1.0"]));
+        let served = json!(["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]);
+        assert_eq!(document["supportedVersions"], served);
         document["cniVersion"].clone()
     }
 

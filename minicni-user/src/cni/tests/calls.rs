@@ -1,11 +1,11 @@
-//! Calls recorded from containerd 2.4 and 1.6, cnitool and libcni: the environment, an empty line, standard input.
+//! Calls recorded from containerd 2.4 and 1.6, cnitool and libcni: the whole environment, an empty line, standard input.
 
 use std::path::Path;
 
 use serde_json::json;
 
-use super::super::{Attachment, Command, Request, ValidAttachments, Version, get_ignore_case};
-use super::{Answering, Outcome, call, data, single_address};
+use super::super::{Attachment, Command, Request, Requested, ValidAttachments, Version, get_ignore_case};
+use super::{Answering, Outcome, call, data};
 
 fn replay(plugin: &Answering, recording: &Path) -> Outcome {
     let text = std::fs::read_to_string(recording).unwrap();
@@ -29,10 +29,11 @@ fn every_recorded_call_is_served_with_one_document_for_add_and_nothing_for_the_o
     let mut recordings = 0;
     for entry in std::fs::read_dir(data("calls")).unwrap() {
         let path = entry.unwrap().path();
-        let plugin = Answering { result: single_address(), ..Answering::default() };
+        let plugin = Answering::attaching();
         let outcome = replay(&plugin, &path);
         assert_eq!((outcome.status, outcome.stderr.as_str()), (0, ""), "{path:?}: {outcome:?}");
         let request = plugin.requests.into_inner().pop().unwrap();
+        assert_eq!(request.requested().unwrap(), Requested::default(), "{path:?}");
         if request.environment.command == Command::Add {
             assert_eq!(outcome.json()["cniVersion"], request.config.cni_version.as_str(), "{path:?}");
         } else {
@@ -40,7 +41,7 @@ fn every_recorded_call_is_served_with_one_document_for_add_and_nothing_for_the_o
         }
         recordings += 1;
     }
-    assert_eq!(recordings, 16);
+    assert_eq!(recordings, 31);
 }
 
 #[test]

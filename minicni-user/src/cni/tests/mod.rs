@@ -1,6 +1,7 @@
 //! The room as a whole: calls as runtimes make them, in and out.
 
 mod calls;
+mod requested;
 mod results;
 mod rules;
 
@@ -8,15 +9,17 @@ use std::cell::RefCell;
 use std::io::Cursor;
 use std::path::PathBuf;
 
+use proptest::prelude::*;
 use serde_json::{Map, Value};
 
-use super::{AddResult, CniError, Interface, Ip, Plugin, Request, Route, run};
+use super::{AddResult, CniError, Command, Interface, Ip, Plugin, Request, Route, run};
 
 /// Answers every command with what it was given, and keeps the requests.
 #[derive(Default)]
 struct Answering {
     result: AddResult,
     failure: Option<CniError>,
+    del_failure: Option<CniError>,
     requests: RefCell<Vec<Request>>,
 }
 
@@ -24,6 +27,17 @@ impl Answering {
     fn answer(&self, request: &Request) -> Result<(), CniError> {
         self.requests.borrow_mut().push(request.clone());
         self.failure.clone().map_or(Ok(()), Err)
+    }
+}
+
+impl Answering {
+    /// A plugin whose ADD makes something.
+    fn attaching() -> Self {
+        Answering { result: single_address(), ..Answering::default() }
+    }
+
+    fn commands(&self) -> Vec<Command> {
+        self.requests.borrow().iter().map(|request| request.environment.command).collect()
     }
 }
 
@@ -35,7 +49,8 @@ impl Plugin for Answering {
         self.answer(request)
     }
     fn del(&self, request: &Request) -> Result<(), CniError> {
-        self.answer(request)
+        self.answer(request)?;
+        self.del_failure.clone().map_or(Ok(()), Err)
     }
     fn gc(&self, request: &Request) -> Result<(), CniError> {
         self.answer(request)
@@ -102,4 +117,24 @@ fn single_address() -> AddResult {
         routes: vec![Route { dst: "0.0.0.0/0".parse().unwrap(), gw: gateway, other: Map::new() }],
         ..AddResult::default()
     }
+}
+
+/// JSON of any shape, few levels deep, with `keys` in its objects.
+fn any_json(keys: &'static [&'static str]) -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from),
+        proptest::sample::select(&["10.0.0.1/24", "10.0.0.7", "fd00::1", "fd00::/64", "02:00:00:00:00:01", ""][..])
+            .prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 32, 5, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::vec((proptest::sample::select(keys), inner), 0..5)
+                .prop_map(|pairs| pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+        ]
+    })
 }
