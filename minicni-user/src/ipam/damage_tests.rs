@@ -14,7 +14,7 @@ fn an_unreadable_lease_is_reported_and_never_handed_out() {
         fs::write(lease_file(&store, "10.1.0.1"), garbage).unwrap();
         assert!(matches!(store.list().unwrap()[0].state, LeaseState::Unreadable { .. }));
         assert!(matches!(
-            store.allocate(&owner("a"), None, &[set("10.1.0.0/29")]),
+            store.allocate(&owner("a"), None, &[set("10.1.0.0/29")], &[]),
             Err(IpamError::AlreadyLeased { .. })
         ));
     }
@@ -22,7 +22,7 @@ fn an_unreadable_lease_is_reported_and_never_handed_out() {
         assert_ne!(one(&store, &format!("c{n}"), "10.1.0.0/29"), "10.1.0.1");
     }
     assert!(matches!(
-        store.allocate(&owner("o"), None, &[set("10.1.0.0/29")]),
+        store.allocate(&owner("o"), None, &[set("10.1.0.0/29")], &[]),
         Err(IpamError::Exhausted { leased: 5, unreadable: 1, .. })
     ));
     assert_eq!(store.sweep().unwrap(), Swept::default(), "its owner still claims it");

@@ -69,6 +69,32 @@ pub enum IpamError {
         /// As configured.
         gateway: IpAddr,
     },
+    /// An excluded prefix that is not of the subnet.
+    #[error("exclude {value} is not inside subnet {subnet}")]
+    NotExcludable {
+        /// As configured.
+        value: IpNet,
+        /// The subnet it was given with.
+        subnet: IpNet,
+    },
+    /// An excluded prefix that names a host.
+    #[error(
+        "exclude {value} has host bits set; the prefix is {corrected}, the address alone is {}", IpNet::from(*address)
+    )]
+    ExcludedHostBits {
+        /// As configured.
+        value: IpNet,
+        /// With the host bits cleared.
+        corrected: IpNet,
+        /// Without the prefix length.
+        address: IpAddr,
+    },
+    /// A range of which nothing is left.
+    #[error("exclude leaves no address of {range}; exclude less of it")]
+    AllExcluded {
+        /// The range.
+        range: String,
+    },
     /// A range set without ranges, or an allocation without range sets.
     #[error("no address range is configured; give at least one subnet")]
     NoRanges,
@@ -106,10 +132,36 @@ pub enum IpamError {
         /// What it holds.
         addresses: Vec<IpAddr>,
     },
+    /// A requested address that no pool hands out.
+    #[error("address {address} is not handed out: the ranges are {sets}; ask for one of these, not the gateway's")]
+    NotInRanges {
+        /// As requested.
+        address: IpAddr,
+        /// The ranges of all pools.
+        sets: String,
+    },
+    /// Two requested addresses out of one pool.
+    #[error("addresses {first} and {second} are both of {set}; an interface gets one address of it, ask for one")]
+    TwoRequested {
+        /// As requested.
+        first: IpAddr,
+        /// As requested.
+        second: IpAddr,
+        /// The ranges of the pool.
+        set: String,
+    },
+    /// A requested address that is in use.
+    #[error("address {address} is taken: {holder}; ask for another, or delete its holder first")]
+    Taken {
+        /// As requested.
+        address: IpAddr,
+        /// Who holds it, or what is wrong with its lease.
+        holder: String,
+    },
     /// Nothing is left; what still cooled down has been given away before.
     #[error(
-        "no free address in {set}: of {size} usable addresses {leased} are leased and {unreadable} have an unreadable \
-         lease; delete pods, collect stale leases, or configure a larger subnet"
+        "no free address in {set}: of {size} usable addresses {leased} are leased, none is cooling and {unreadable} have \
+         an unreadable lease; delete pods, collect stale leases, or configure a larger subnet"
     )]
     Exhausted {
         /// The ranges of the pool.

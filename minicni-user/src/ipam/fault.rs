@@ -1,4 +1,4 @@
-//! Lets the k-th change of a file fail, once or, as after kill -9, for good.
+//! Lets the k-th change of a file fail, once or, as after kill -9, for good; and counts the files read.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -16,6 +16,18 @@ pub(super) enum Fault {
 
 thread_local! {
     static FAULT: Cell<Fault> = const { Cell::new(Fault::None) };
+    static READS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Runs a call and says how many files it read.
+pub(super) fn reads<T>(call: impl FnOnce() -> T) -> (T, u32) {
+    READS.set(0);
+    let result = call();
+    (result, READS.get())
+}
+
+pub(super) fn count_read() {
+    READS.set(READS.get() + 1);
 }
 
 /// Runs a call under a fault. The second value says whether the fault came to pass: after `Die` the call's result never

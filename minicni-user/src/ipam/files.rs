@@ -41,28 +41,41 @@ pub(super) fn lock(path: &Path) -> Result<File> {
 
 /// As [`lock`], of one byte of a file, which need not be that long: a lock for each of many things.
 pub(super) fn lock_byte(path: &Path, byte: u64) -> Result<File> {
-    let take = || {
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-        #[expect(clippy::cast_possible_truncation, reason = "the constants are 1 and 0")]
-        let range = libc::flock {
-            l_type: libc::F_WRLCK as libc::c_short,
-            l_whence: libc::SEEK_SET as libc::c_short,
-            l_start: byte.cast_signed(),
-            l_len: 1,
-            l_pid: 0,
-        };
-        loop {
-            match fcntl(&file, FcntlArg::F_OFD_SETLKW(&range)) {
-                Err(Errno::EINTR) => {}
-                done => return Ok(done.map(|_| file)?),
-            }
-        }
+    take_byte(path, byte, true).map_err(failed("lock", path))
+}
+
+/// As [`lock_byte`], but does not wait: `None` while somebody else holds it.
+pub(super) fn try_lock_byte(path: &Path, byte: u64) -> Result<Option<File>> {
+    match take_byte(path, byte, false) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+        done => done.map(Some).map_err(failed("lock", path)),
+    }
+}
+
+fn take_byte(path: &Path, byte: u64, wait: bool) -> io::Result<File> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    #[expect(clippy::cast_possible_truncation, reason = "the constants are 1 and 0")]
+    let range = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: byte.cast_signed(),
+        l_len: 1,
+        l_pid: 0,
     };
-    take().map_err(failed("lock", path))
+    loop {
+        match fcntl(&file, if wait { FcntlArg::F_OFD_SETLKW(&range) } else { FcntlArg::F_OFD_SETLK(&range) }) {
+            Err(Errno::EINTR) => {}
+            // What POSIX allows for a lock that somebody holds, beside EAGAIN.
+            Err(Errno::EACCES) => return Err(ErrorKind::WouldBlock.into()),
+            done => return Ok(done.map(|_| file)?),
+        }
+    }
 }
 
 /// The contents of a file, `None` if there is none.
 pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    #[cfg(test)]
+    fault::count_read();
     match fs::read(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         contents => contents.map(Some),
@@ -144,13 +157,21 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 /// The names in a directory, sorted, without temporary ones and without such that are not UTF-8, which nothing here
 /// ever writes.
 pub(super) fn names(dir: &Path) -> Result<Vec<String>> {
-    let list = || -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
+    let mut names = Vec::new();
+    each_name(dir, |name| names.push(name.to_owned()))?;
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// As [`names`], in no order.
+pub(super) fn each_name(dir: &Path, mut visit: impl FnMut(&str)) -> Result<()> {
+    let mut list = || -> io::Result<()> {
         for entry in fs::read_dir(dir)? {
-            names.extend(entry?.file_name().into_string().ok().filter(|name| !name.starts_with(TEMPORARY)));
+            if let Some(name) = entry?.file_name().to_str().filter(|name| !name.starts_with(TEMPORARY)) {
+                visit(name);
+            }
         }
-        names.sort_unstable();
-        Ok(names)
+        Ok(())
     };
     list().map_err(failed("list", dir))
 }

@@ -34,7 +34,7 @@ fn leased(store: &Store) -> usize {
 fn an_add_killed_anywhere_leaves_nothing_that_a_del_does_not_remove() {
     killed_at_every_step(|dir, kill| {
         let store = open(dir);
-        let outcome = fault::with(kill, || store.allocate(&owner("a"), None, &dual()));
+        let outcome = fault::with(kill, || store.allocate(&owner("a"), None, &dual(), &[]));
         open(dir).release(&owner("a")).unwrap();
         assert_eq!((store.owners().unwrap(), leased(&store)), (vec![], 0), "{kill:?}");
         outcome
@@ -45,8 +45,8 @@ fn an_add_killed_anywhere_leaves_nothing_that_a_del_does_not_remove() {
 fn an_add_killed_anywhere_can_be_repeated_or_is_complete() {
     killed_at_every_step(|dir, kill| {
         let store = open(dir);
-        let outcome = fault::with(kill, || store.allocate(&owner("a"), None, &dual()));
-        let again = store.allocate(&owner("a"), None, &dual());
+        let outcome = fault::with(kill, || store.allocate(&owner("a"), None, &dual(), &[]));
+        let again = store.allocate(&owner("a"), None, &dual(), &[]);
         assert!(matches!(again, Ok(_) | Err(IpamError::AlreadyLeased { .. })), "{kill:?} {again:?}");
         assert_eq!((store.addresses_of(&owner("a")).unwrap().len(), leased(&store)), (2, 2), "{kill:?}");
         outcome
@@ -57,7 +57,7 @@ fn an_add_killed_anywhere_can_be_repeated_or_is_complete() {
 fn a_del_killed_anywhere_is_completed_by_the_next() {
     killed_at_every_step(|dir, kill| {
         let store = open(dir);
-        store.allocate(&owner("a"), None, &dual()).unwrap();
+        store.allocate(&owner("a"), None, &dual(), &[]).unwrap();
         let outcome = fault::with(kill, || store.release(&owner("a")));
         store.release(&owner("a")).unwrap();
         let cooling = store.list().unwrap();
@@ -73,7 +73,7 @@ fn an_add_that_fails_anywhere_holds_nothing() {
     for step in 0..7 {
         let dir = tempdir();
         let store = open(dir.path());
-        let (result, _) = fault::with(Fault::Fail(step), || store.allocate(&owner("a"), None, &dual()));
+        let (result, _) = fault::with(Fault::Fail(step), || store.allocate(&owner("a"), None, &dual(), &[]));
         assert!(matches!(result, Err(IpamError::Io { .. })), "{step} {result:?}");
         assert_eq!((store.owners().unwrap(), leased(&store)), (vec![], 0), "{step}");
     }
@@ -82,11 +82,11 @@ fn an_add_that_fails_anywhere_holds_nothing() {
 #[test]
 fn dropping_an_earlier_boot_is_repeated_when_it_was_killed() {
     killed_at_every_step(|dir, kill| {
-        open(dir).allocate(&owner("a"), None, &dual()).unwrap();
+        open(dir).allocate(&owner("a"), None, &dual(), &[]).unwrap();
         let outcome = fault::with(kill, || Store::open(dir, "boot-2", COOLDOWN));
         let store = Store::open(dir, "boot-2", COOLDOWN).unwrap();
         assert_eq!((store.owners().unwrap(), store.list().unwrap()), (vec![], vec![]), "{kill:?}");
-        store.allocate(&owner("b"), None, &dual()).unwrap();
+        store.allocate(&owner("b"), None, &dual(), &[]).unwrap();
         outcome
     });
 }
@@ -123,7 +123,7 @@ impl Model {
     fn allocate(&mut self, store: &Store, who: &Owner, fault: Fault) {
         let sets = dual();
         let before = store.list().unwrap();
-        let (result, happened) = fault::with(fault, || store.allocate(who, None, &sets));
+        let (result, happened) = fault::with(fault, || store.allocate(who, None, &sets, &[]));
         if let Some(held) = self.held.get(who) {
             let refused = matches!(&result, Err(IpamError::AlreadyLeased { addresses, .. }) if addresses == held);
             assert!(refused, "{result:?}");
@@ -200,7 +200,7 @@ proptest! {
         }
         advance(121);
         let all: BTreeSet<IpAddr> = (0..6)
-            .map(|n| store.allocate(&owner(&format!("last{n}")), None, &[set("10.1.0.0/29")]).unwrap()[0])
+            .map(|n| store.allocate(&owner(&format!("last{n}")), None, &[set("10.1.0.0/29")], &[]).unwrap()[0])
             .collect();
         prop_assert_eq!(all.len(), 6);
     }
@@ -215,7 +215,7 @@ fn adds_and_dels_until_it_is_killed() {
     for n in 0.. {
         let store = Store::open(Path::new(&dir), "boot-1", Duration::ZERO).unwrap();
         let owner = owner(&format!("p{}-{n}", std::process::id()));
-        store.allocate(&owner, None, &[set("10.1.0.0/29"), set("fd00::/126")]).unwrap();
+        store.allocate(&owner, None, &[set("10.1.0.0/29"), set("fd00::/126")], &[]).unwrap();
         store.release(&owner).unwrap();
     }
 }

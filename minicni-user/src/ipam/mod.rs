@@ -6,6 +6,8 @@
 //! lock              flock, held during one call
 //! boot_id           the boot everything here belongs to
 //! last              symlink; its text is the address last handed out per range set
+//! cooldown          symlink; its text is how many seconds a released address rests
+//! attachments       empty; its bytes are the locks of attachments
 //! leases/<address>  JSON: who holds the address, or since when it cools
 //! owners/<owner>    symlink; its text is the addresses of that owner, separated by commas
 //! ```
@@ -29,9 +31,13 @@ mod sweep;
 #[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
+mod exclude_tests;
+#[cfg(test)]
 mod fault;
 #[cfg(test)]
 mod kill_tests;
+#[cfg(test)]
+mod request_tests;
 #[cfg(test)]
 mod store_tests;
 

@@ -7,13 +7,17 @@ use ipnet::IpNet;
 
 use super::{IpamError, Result};
 
-/// The addresses `start` to `end` (both included) of `subnet`, without the gateway's.
+/// The addresses `start` to `end` (both included) of `subnet`, without the gateway's and without excluded prefixes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Range {
     subnet: IpNet,
     start: IpAddr,
     end: IpAddr,
     gateway: Option<IpAddr>,
+    excluded: Vec<IpNet>,
+    /// What lies between start and end and is not handed out, from first to last, as bits. In order, and no two of them
+    /// overlap or touch.
+    holes: Vec<(u128, u128)>,
 }
 
 impl Range {
@@ -57,7 +61,49 @@ impl Range {
                 return Err(IpamError::OnlyGateway { gateway });
             }
         }
-        Ok(Self { subnet, start, end, gateway })
+        Ok(Self { subnet, start, end, gateway, excluded: Vec::new(), holes: Vec::new() }.with_holes())
+    }
+
+    /// The range without these prefixes, which are never handed out. They may overlap each other, the gateway and the
+    /// bounds of the range, but must lie inside the subnet; a single address is a `/32` or `/128`. The errors name field
+    /// and value as in the configuration.
+    pub fn excluding(mut self, excluded: Vec<IpNet>) -> Result<Self> {
+        for value in excluded {
+            if !self.subnet.contains(&value) {
+                return Err(IpamError::NotExcludable { value, subnet: self.subnet });
+            }
+            let corrected = value.trunc();
+            if corrected != value {
+                return Err(IpamError::ExcludedHostBits { value, corrected, address: value.addr() });
+            }
+            self.excluded.push(value);
+        }
+        let range = self.with_holes();
+        if range.size() == 0 {
+            return Err(IpamError::AllExcluded { range: range.to_string() });
+        }
+        Ok(range)
+    }
+
+    fn with_holes(mut self) -> Self {
+        let (start, end) = (bits(self.start), bits(self.end));
+        let gateway = self.gateway.filter(|gateway| self.spans(*gateway)).map(bits);
+        let excluded = self.excluded.iter().map(|prefix| (bits(prefix.network()), bits(prefix.broadcast())));
+        let holes = excluded.chain(gateway.map(|gateway| (gateway, gateway)));
+        let mut holes: Vec<_> = holes
+            .map(|(first, last)| (first.max(start), last.min(end)))
+            .filter(|(first, last)| first <= last)
+            .collect();
+        holes.sort_unstable();
+        holes.dedup_by(|next, previous| {
+            let touches = next.0 <= previous.1.saturating_add(1);
+            if touches {
+                previous.1 = previous.1.max(next.1);
+            }
+            touches
+        });
+        self.holes = holes;
+        self
     }
 
     /// The subnet the addresses are of.
@@ -84,15 +130,21 @@ impl Range {
     pub fn size(&self) -> u128 {
         // No overflow: the network address is never in a range, not even in that of ::/0.
         let span = bits(self.end) - bits(self.start) + 1;
-        span - u128::from(self.gateway.is_some_and(|gateway| self.spans(gateway)))
+        span - self.holes.iter().map(|(first, last)| last - first + 1).sum::<u128>()
     }
 
     /// Whether the range hands out this address.
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.spans(address) && Some(address) != self.gateway
+        self.spans(address) && self.hole_at(bits(address)).is_none()
     }
 
-    /// Whether the address lies between start and end, the gateway included.
+    /// The last of the addresses around this one that are not handed out, `None` if this one is.
+    fn hole_at(&self, bits: u128) -> Option<u128> {
+        let behind = self.holes.partition_point(|(_, last)| *last < bits);
+        self.holes.get(behind).filter(|(first, _)| *first <= bits).map(|(_, last)| *last)
+    }
+
+    /// Whether the address lies between start and end, those that are not handed out included.
     pub(super) fn spans(&self, address: IpAddr) -> bool {
         address.is_ipv4() == self.start.is_ipv4() && self.start <= address && address <= self.end
     }
@@ -102,15 +154,29 @@ impl Range {
         self.spans(other.start) || other.spans(self.start)
     }
 
-    /// The addresses `from` to `to` that the range hands out, one at a time: a /64 is never materialised.
+    /// The addresses `from` to `to` that the range hands out, one at a time: a /64 is never materialised. What is excluded
+    /// is skipped at once.
     pub(super) fn walk(&self, from: IpAddr, to: IpAddr) -> impl Iterator<Item = IpAddr> {
-        (bits(from)..=bits(to)).map(move |bits| at(from, bits)).filter(|address| Some(*address) != self.gateway)
+        let mut next = Some(bits(from));
+        std::iter::from_fn(move || {
+            let mut current = next?;
+            // What follows a hole is none: no two holes touch.
+            if let Some(last) = self.hole_at(current) {
+                current = last.checked_add(1)?;
+            }
+            next = current.checked_add(1);
+            (current <= bits(to)).then(|| at(from, current))
+        })
     }
 }
 
 impl fmt::Display for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({} to {})", self.subnet, self.start, self.end)
+        write!(f, "{} ({} to {}", self.subnet, self.start, self.end)?;
+        for (position, prefix) in self.excluded.iter().enumerate() {
+            write!(f, "{} {prefix}", if position == 0 { " without" } else { "," })?;
+        }
+        write!(f, ")")
     }
 }
 

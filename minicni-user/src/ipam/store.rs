@@ -1,5 +1,6 @@
 //! The directory of one network: opening it, and what can be read without the lock.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
@@ -37,6 +38,7 @@ impl Store {
         if !store.is_of_boot(boot_id) {
             store.start_boot(boot_id)?;
         }
+        store.record_cooldown()?;
         Ok(store)
     }
 
@@ -46,12 +48,40 @@ impl Store {
         store.is_of_boot(boot_id).then_some(store)
     }
 
+    /// As [`existing`](Self::existing), with the cooldown that the last ADD brought along, for whoever knows the network by
+    /// its directory only. Where that cannot be read, no cooldown ever ends for this caller.
+    pub fn recorded(dir: &Path, boot_id: &str) -> Option<Self> {
+        let store = Self::existing(dir, boot_id, Duration::MAX)?;
+        let cooldown = store.recorded_cooldown().unwrap_or(store.cooldown);
+        Some(Self { cooldown, ..store })
+    }
+
+    fn recorded_cooldown(&self) -> Option<Duration> {
+        let text = files::read_link(&self.dir.join("cooldown")).ok().flatten()?;
+        text.parse().map(Duration::from_secs).ok()
+    }
+
+    fn record_cooldown(&self) -> Result<()> {
+        if self.recorded_cooldown() == Some(self.cooldown) {
+            return Ok(());
+        }
+        let _lock = self.lock()?;
+        files::replace_link(&self.dir.join("cooldown"), &self.cooldown.as_secs().to_string())
+    }
+
     /// Keeps other calls about the same attachment waiting until the file is dropped, so that a DEL finds all that an
     /// ADD makes, or nothing.
     pub fn hold(&self, owner: &Owner) -> Result<File> {
-        let mut hasher = DefaultHasher::new();
-        owner.hash(&mut hasher);
-        files::lock_byte(&self.dir.join("attachments"), hasher.finish() >> 1)
+        files::lock_byte(&self.attachments(), byte_of(owner))
+    }
+
+    /// As [`hold`](Self::hold), but does not wait: `None` while an ADD or DEL of the attachment is at work.
+    pub fn try_hold(&self, owner: &Owner) -> Result<Option<File>> {
+        files::try_lock_byte(&self.attachments(), byte_of(owner))
+    }
+
+    fn attachments(&self) -> PathBuf {
+        self.dir.join("attachments")
     }
 
     fn is_of_boot(&self, boot_id: &str) -> bool {
@@ -79,7 +109,7 @@ impl Store {
     pub fn list(&self) -> Result<Vec<Lease>> {
         let mut leases: Vec<Lease> = files::names(&self.leases())?
             .iter()
-            .filter_map(|name| name.parse::<IpAddr>().ok().filter(|address| address.to_string() == *name))
+            .filter_map(|name| address_of(name))
             .filter_map(|address| Some(Lease { address, state: self.lease(address)? }))
             .collect();
         leases.sort_unstable_by_key(|lease| lease.address);
@@ -96,6 +126,24 @@ impl Store {
     /// is among them.
     pub fn addresses_of(&self, owner: &Owner) -> Result<Vec<IpAddr>> {
         Ok(self.held(owner, self.indexed(owner)?.unwrap_or_default()))
+    }
+
+    /// The addresses that have a lease file, which may say that they have cooled. Reads none of the files.
+    pub(super) fn named(&self) -> Result<HashSet<IpAddr>> {
+        let mut named = HashSet::new();
+        files::each_name(&self.leases(), |name| named.extend(address_of(name)))?;
+        Ok(named)
+    }
+
+    /// The first of the sets that an ADD would find exhausted. Quick however many leases there are: files are read only
+    /// where every address of a set has one.
+    pub fn exhausted<'a>(&self, sets: &'a [RangeSet]) -> Result<Option<&'a RangeSet>> {
+        let named = self.named()?;
+        Ok(sets.iter().find(|set| {
+            let mut of_set = named.iter().filter(|address| set.contains(**address));
+            u128::try_from(of_set.clone().count()).is_ok_and(|count| count >= set.size())
+                && of_set.all(|address| !matches!(self.lease(*address), None | Some(LeaseState::Cooling { .. })))
+        }))
     }
 
     /// How full each range set is, in their order. One for each, because a /64 would hide a /24 that is exhausted.
@@ -165,6 +213,18 @@ impl Store {
         let holds = |state: LeaseState| state.is_leased_by(owner) || matches!(state, LeaseState::Unreadable { .. });
         indexed.into_iter().filter(|address| self.lease(*address).is_some_and(holds)).collect()
     }
+}
+
+/// Which byte of the file of attachments is the owner's.
+fn byte_of(owner: &Owner) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    owner.hash(&mut hasher);
+    hasher.finish() >> 1
+}
+
+/// The address whose lease a file of this name is; `None` for a foreign file.
+fn address_of(name: &str) -> Option<IpAddr> {
+    name.parse::<IpAddr>().ok().filter(|address| address.to_string() == *name)
 }
 
 /// The addresses in the text of a symlink.

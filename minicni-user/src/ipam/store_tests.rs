@@ -40,7 +40,7 @@ pub(super) fn set(subnet: &str) -> RangeSet {
 }
 
 pub(super) fn one(store: &Store, name: &str, subnet: &str) -> String {
-    store.allocate(&owner(name), None, &[set(subnet)]).unwrap()[0].to_string()
+    store.allocate(&owner(name), None, &[set(subnet)], &[]).unwrap()[0].to_string()
 }
 
 pub(super) fn lease_file(store: &Store, address: &str) -> PathBuf {
@@ -54,9 +54,9 @@ fn a_full_walk_of_a_29_hands_out_exactly_the_usable_addresses() {
     let range = Range::new("10.1.0.0/29".parse().unwrap(), None, None, Some("10.1.0.1".parse().unwrap())).unwrap();
     let sets = [RangeSet::new(vec![range]).unwrap()];
     let got: Vec<String> =
-        (0..5).map(|n| store.allocate(&owner(&format!("c{n}")), None, &sets).unwrap()[0].to_string()).collect();
+        (0..5).map(|n| store.allocate(&owner(&format!("c{n}")), None, &sets, &[]).unwrap()[0].to_string()).collect();
     assert_eq!(got, ["10.1.0.2", "10.1.0.3", "10.1.0.4", "10.1.0.5", "10.1.0.6"]);
-    let error = store.allocate(&owner("c9"), None, &sets).unwrap_err();
+    let error = store.allocate(&owner("c9"), None, &sets, &[]).unwrap_err();
     assert!(matches!(error, IpamError::Exhausted { size: 5, leased: 5, unreadable: 0, .. }));
     assert!(
         error
@@ -72,11 +72,11 @@ fn an_owner_gets_one_address_of_every_family_or_none() {
     let dir = tempdir();
     let store = open(dir.path());
     let sets = [set("fd00::/64"), set("10.1.0.0/30")];
-    let got = store.allocate(&owner("a"), Some("default/a"), &sets).unwrap();
+    let got = store.allocate(&owner("a"), Some("default/a"), &sets, &[]).unwrap();
     assert_eq!(got, ["fd00::1".parse::<IpAddr>().unwrap(), "10.1.0.1".parse().unwrap()]);
     assert_eq!(store.addresses_of(&owner("a")).unwrap(), got);
-    store.allocate(&owner("b"), None, &sets).unwrap();
-    assert!(matches!(store.allocate(&owner("c"), None, &sets), Err(IpamError::Exhausted { .. })));
+    store.allocate(&owner("b"), None, &sets, &[]).unwrap();
+    assert!(matches!(store.allocate(&owner("c"), None, &sets, &[]), Err(IpamError::Exhausted { .. })));
     assert_eq!(store.addresses_of(&owner("c")).unwrap(), [] as [IpAddr; 0]);
     let usage = store.capacity(&sets).unwrap();
     assert_eq!(usage[0], Usage { size: (1 << 64) - 1, leased: 2, cooling: 0 });
@@ -91,7 +91,7 @@ fn the_same_container_with_another_interface_is_another_owner() {
     let store = open(dir.path());
     let other = Owner::new("a", "net1").unwrap();
     one(&store, "a", "10.1.0.0/29");
-    store.allocate(&other, None, &[set("10.1.0.0/29")]).unwrap();
+    store.allocate(&other, None, &[set("10.1.0.0/29")], &[]).unwrap();
     store.release(&other).unwrap();
     assert_eq!(store.addresses_of(&owner("a")).unwrap().len(), 1);
 }
@@ -100,9 +100,9 @@ fn the_same_container_with_another_interface_is_another_owner() {
 fn an_allocation_without_pools_or_out_of_overlapping_ones_is_refused() {
     let dir = tempdir();
     let store = open(dir.path());
-    assert!(matches!(store.allocate(&owner("a"), None, &[]), Err(IpamError::NoRanges)));
+    assert!(matches!(store.allocate(&owner("a"), None, &[], &[]), Err(IpamError::NoRanges)));
     let twice = [set("10.1.0.0/29"), set("10.1.0.0/30")];
-    assert!(matches!(store.allocate(&owner("a"), None, &twice), Err(IpamError::Overlap { .. })));
+    assert!(matches!(store.allocate(&owner("a"), None, &twice, &[]), Err(IpamError::Overlap { .. })));
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_second_add_of_an_owner_is_refused_and_names_what_it_holds() {
     let dir = tempdir();
     let store = open(dir.path());
     one(&store, "a", "10.1.0.0/29");
-    let error = store.allocate(&owner("a"), None, &[set("10.1.0.0/29")]).unwrap_err();
+    let error = store.allocate(&owner("a"), None, &[set("10.1.0.0/29")], &[]).unwrap_err();
     assert!(error.to_string().starts_with("a:eth0 already holds 10.1.0.1"), "{error}");
     assert_eq!(store.list().unwrap().len(), 1);
 }
@@ -158,7 +158,7 @@ fn of_nothing_but_cooling_addresses_the_longest_cooled_is_taken() {
     assert_eq!(one(&store, "y", "10.1.0.0/29"), "10.1.0.2");
     assert_eq!(one(&store, "z", "10.1.0.0/29"), "10.1.0.5");
     assert!(matches!(
-        store.allocate(&owner("o"), None, &[set("10.1.0.0/29")]),
+        store.allocate(&owner("o"), None, &[set("10.1.0.0/29")], &[]),
         Err(IpamError::Exhausted { leased: 6, .. })
     ));
 }
@@ -216,7 +216,7 @@ fn fifty_at_once_never_get_the_same_address() {
                 for round in 0..8 {
                     let store = Store::open(dir, "boot-1", Duration::ZERO).unwrap();
                     let owner = owner(&format!("c{thread}-{round}"));
-                    let got = store.allocate(&owner, None, &[set("10.1.0.0/26"), set("fd00::/64")]).unwrap();
+                    let got = store.allocate(&owner, None, &[set("10.1.0.0/26"), set("fd00::/64")], &[]).unwrap();
                     for address in &got {
                         assert!(in_use.lock().unwrap().insert(*address), "{address} was handed out twice");
                     }

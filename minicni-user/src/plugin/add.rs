@@ -28,7 +28,7 @@ pub(super) fn add(request: &Request) -> Result<AddResult, CniError> {
     let names = Names::new(&netconf.name, owner.container_id(), owner.ifname());
     let pod = pod_name(environment);
     let _held = store.hold(&owner)?;
-    let addresses = store.allocate(&owner, pod.as_deref(), &sets)?;
+    let addresses = store.allocate(&owner, pod.as_deref(), &sets, &[])?;
     let address = match addresses.as_slice() {
         [IpAddr::V4(address)] => *address,
         // The configuration admits one IPv4 set alone.

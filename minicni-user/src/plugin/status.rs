@@ -18,11 +18,9 @@ fn served(config: &Config) -> Result<(), CniError> {
         config.pins.check()?;
     }
     let Some(store) = config.existing_store()? else { return Ok(()) };
-    for (set, usage) in sets.iter().zip(store.capacity(&sets)?) {
-        if usage.leased >= usage.size {
-            let msg = format!("all {} addresses of {set} are leased; delete pods or widen the range", usage.size);
-            return Err(CniError::new(Code::NotAvailable, msg));
-        }
+    if let Some(set) = store.exhausted(&sets)? {
+        let msg = format!("all {} addresses of {set} are leased; delete pods or widen the range", set.size());
+        return Err(CniError::new(Code::NotAvailable, msg));
     }
     Ok(())
 }
