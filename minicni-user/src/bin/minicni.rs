@@ -1,6 +1,10 @@
 //! The CNI plugin that the container runtime executes. See [`minicni::plugin`] for what it does.
 
-use std::{io, panic::catch_unwind, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    panic::catch_unwind,
+    process::ExitCode,
+};
 
 use minicni::{
     cni::{self, CniError, Code, Version},
@@ -13,7 +17,8 @@ fn main() -> ExitCode {
     // A runtime understands nothing but JSON on stdout. The panic itself has been told on stderr.
     let status = catch_unwind(run).unwrap_or_else(|_| {
         let error = CniError::new(Code::Internal, "minicni panicked, which is a bug; stderr says where");
-        println!("{}", error.to_json(Version::LATEST));
+        // Nobody is left to tell where even this cannot be written.
+        let _ = writeln!(io::stdout(), "{}", error.to_json(Version::LATEST));
         1
     });
     ExitCode::from(status)

@@ -45,7 +45,7 @@ impl Host {
 
     /// Prepares the host again if a setting that the datapath depends on changed behind our back.
     pub(super) fn keep_prepared(&mut self) {
-        match forward() {
+        match forward(false) {
             Ok(true) => warn!("forwarding was off, and is on again"),
             Ok(false) => {}
             Err(error) => error!("{error}"),

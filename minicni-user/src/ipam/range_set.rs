@@ -30,6 +30,11 @@ impl RangeSet {
         &self.0
     }
 
+    /// Whether its addresses are IPv6's; they are IPv4's otherwise.
+    pub fn is_ipv6(&self) -> bool {
+        self.0.first().is_some_and(|range| range.start().is_ipv6())
+    }
+
     /// How many addresses the set hands out.
     pub fn size(&self) -> u128 {
         self.0.iter().map(Range::size).fold(0, u128::saturating_add)

@@ -19,9 +19,7 @@ mod tests;
 mod traffic_control;
 
 pub use address::address;
-pub use device::{
-    LinkInfo, VethEnd, alias, delete_group, delete_link, link_up, set_group, veth, without_link_local,
-};
+pub use device::{LinkInfo, VethEnd, alias, delete_group, delete_link, link_up, set_group, veth, without_link_local};
 pub use error::LinkError;
 pub use mac::{MacAddress, MacAddressError};
 pub use neighbour::{Neighbour, neighbour};

@@ -34,7 +34,7 @@ pub struct Settings {
 ///
 /// Programs that are attached already are replaced, and their maps kept, so that this may be repeated at any time.
 pub fn prepare(pins: &Pins, settings: Settings) -> Result<Mode, NodeError> {
-    forward()?;
+    forward(false)?;
     if settings.datapath == Datapath::Route {
         detach(pins)?;
         return Ok(Mode::Route { reason: None });
@@ -48,7 +48,10 @@ pub fn prepare(pins: &Pins, settings: Settings) -> Result<Mode, NodeError> {
 }
 
 /// Lets the host forward packets; says whether it did not before.
-pub fn forward() -> Result<bool, NodeError> {
+pub fn forward(ipv6: bool) -> Result<bool, NodeError> {
+    if ipv6 {
+        sysctl::ensure("net/ipv6/conf/all/forwarding", "1")?;
+    }
     Ok(sysctl::ensure(IP_FORWARD, "1")?)
 }
 

@@ -46,10 +46,12 @@ impl StateDir {
 
     /// Takes the lock that serialises the preparation of the node; dropping the file releases it.
     pub fn lock(&self) -> Result<File, NodeError> {
-        let path = self.root.join("lock");
-        let file = self.open(&path)?;
-        file.lock().map_err(|source| NodeError::File { action: "lock", path, source })?;
-        Ok(file)
+        self.locked("lock")
+    }
+
+    /// Takes the lock that lets one call after the other delete devices; dropping the file releases it.
+    pub fn removal_lock(&self) -> Result<File, NodeError> {
+        self.locked("removal.lock")
     }
 
     /// The file that a daemon keeps locked while it runs; not locked here.
@@ -61,6 +63,13 @@ impl StateDir {
     pub fn has_daemon(&self) -> bool {
         let file = File::open(self.root.join("daemon.lock"));
         file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    fn locked(&self, name: &str) -> Result<File, NodeError> {
+        let path = self.root.join(name);
+        let file = self.open(&path)?;
+        file.lock().map_err(|source| NodeError::File { action: "lock", path, source })?;
+        Ok(file)
     }
 
     fn open(&self, path: &Path) -> Result<File, NodeError> {

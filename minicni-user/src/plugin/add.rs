@@ -1,17 +1,18 @@
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use super::{
     config::Config,
     names::Names,
-    wiring::{Attachable, GATEWAY, Routed, Unwired, Wiring},
+    pod::{anywhere, gateway},
+    wiring::{Attachable, Unwired, Wiring},
 };
 use crate::{
-    cni::{AddResult, CniError, Code, Environment, Interface, Ip, Request, Route},
+    cni::{AddResult, CniError, Code, Environment, Interface, Ip, Request, Requested, Route},
     datapath::Programs,
-    ipam::{Owner, Store},
-    link::Netns,
+    ipam::{Owner, RangeSet, Store},
+    link::{MacAddress, Netns},
     node::{Datapath, Facts, forward, prepare},
 };
 
@@ -19,35 +20,34 @@ use crate::{
 pub(super) fn add(request: &Request) -> Result<AddResult, CniError> {
     let Request { environment, config: netconf } = request;
     let config = Config::new(netconf)?;
+    let requested = request.requested()?;
     let netns = sandbox(environment)?;
     let owner = Owner::new(&environment.container_id, &environment.ifname)?;
     let (facts, datapath) = node(&config)?;
-    let sets = config.ranges(facts.as_ref())?;
+    let sets = config.ranges(facts.as_ref(), &requested.ip_ranges)?;
+    let ipv6 = sets.iter().any(RangeSet::is_ipv6);
+    let mtu = config.mtu(facts.as_ref(), ipv6)?;
+    forward(ipv6)?;
     let store = config.store()?;
 
     let names = Names::new(&netconf.name, owner.container_id(), owner.ifname());
     let pod = pod_name(environment);
     let _held = store.hold(&owner)?;
-    let addresses = store.allocate(&owner, pod.as_deref(), &sets, &[])?;
-    let address = match addresses.as_slice() {
-        [IpAddr::V4(address)] => *address,
-        // The configuration admits one IPv4 set alone.
-        other => {
-            give_back(&store, &owner);
-            let msg = format!("addresses {other:?}: one IPv4 address is supported");
-            return Err(CniError::new(Code::UnsupportedField, msg));
-        }
-    };
+    let addresses = store.allocate(&owner, pod.as_deref(), &sets, &requested.ips)?;
     let wiring = Wiring {
         names: &names,
         ifname: owner.ifname(),
         netns: &netns,
-        address,
-        mtu: config.mtu(facts.as_ref()),
+        addresses: &addresses,
+        pod_mac: requested.mac.map_or(names.pod_mac, MacAddress),
+        routes: &config.routes,
+        mtu,
         alias: pod.as_deref().unwrap_or(owner.container_id()),
     };
-    match wiring.wire(datapath.as_ref()) {
-        Ok(routed) => Ok(result(&wiring, routed, request)),
+    // The bandwidth plugin behind us limits in queues of the host's end, which the fast path would pass by.
+    let datapath = datapath.filter(|_| !requested.bandwidth_limited);
+    match wiring.wire(&config.state, datapath.as_ref()) {
+        Ok(gateways) => Ok(result(&wiring, &gateways, request, requested)),
         Err(Unwired { error, left }) => {
             // An address whose device may be there still is DEL's to release.
             if !left {
@@ -86,7 +86,6 @@ fn node(config: &Config) -> Result<(Option<Facts>, Option<Attachable<'_>>), CniE
     let mut facts = Facts::read(&config.state)?;
     if config.datapath == Datapath::Route {
         // What one network wants says nothing about the node.
-        forward()?;
         return Ok((facts, None));
     }
     let mut programs = config.opened()?;
@@ -121,33 +120,34 @@ fn give_back(store: &Store, owner: &Owner) {
     }
 }
 
-fn result(wiring: &Wiring<'_>, routed: Routed, request: &Request) -> AddResult {
+fn result(wiring: &Wiring<'_>, gateways: &[IpAddr], request: &Request, requested: Requested) -> AddResult {
     let sandbox = request.environment.netns.as_ref().map(|path| path.to_string_lossy().into_owned());
-    let interface = |name: &str, mac: crate::link::MacAddress, sandbox| Interface {
+    let interface = |name: &str, mac: MacAddress, sandbox| Interface {
         name: name.to_owned(),
         mac: mac.to_string(),
         mtu: Some(wiring.mtu),
         sandbox,
         ..Interface::default()
     };
-    let gateway = Some(IpAddr::V4(GATEWAY));
+    let ip = |address: &IpAddr| Ip {
+        address: IpNet::from(*address),
+        gateway: Some(gateway(*address)),
+        interface: Some(1),
+        other: serde_json::Map::new(),
+    };
+    let route = |dst: IpNet, mtu: Option<u32>| Route {
+        dst,
+        gw: Some(gateway(dst.addr())),
+        other: mtu.into_iter().map(|mtu| ("mtu".to_owned(), mtu.into())).collect(),
+    };
+    let defaults = gateways.iter().map(|gateway| route(anywhere(*gateway), None));
     AddResult {
         interfaces: vec![
             interface(&wiring.names.host, wiring.names.host_mac, None),
-            interface(wiring.ifname, wiring.names.pod_mac, sandbox),
+            interface(wiring.ifname, wiring.pod_mac, sandbox),
         ],
-        ips: vec![Ip {
-            address: IpNet::V4(Ipv4Net::from(wiring.address)),
-            gateway,
-            interface: Some(1),
-            other: serde_json::Map::new(),
-        }],
-        routes: match routed {
-            Routed::ByUs => {
-                vec![Route { dst: IpNet::V4(Ipv4Net::default()), gw: gateway, other: serde_json::Map::new() }]
-            }
-            Routed::Already => Vec::new(),
-        },
-        dns: request.config.dns.clone(),
+        ips: wiring.addresses.iter().map(ip).collect(),
+        routes: defaults.chain(wiring.routes.iter().map(|further| route(further.destination, further.mtu))).collect(),
+        dns: if requested.dns.is_empty() { request.config.dns.clone() } else { requested.dns },
     }
 }

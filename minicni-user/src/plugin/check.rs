@@ -1,17 +1,17 @@
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    path::Path,
-};
+use std::{net::IpAddr, path::Path};
 
 use super::{
     add::sandbox,
     config::Config,
+    difference::difference,
     names::Names,
-    wiring::{Attachable, GATEWAY, Routed, Wiring, difference},
+    pod::gateway,
+    wiring::{Attachable, Wiring},
 };
 use crate::{
     cni::{AddResult, CniError, Code, Environment, Ip, Request, Route},
     ipam::Owner,
+    link::MacAddress,
     node::{Datapath, Facts},
 };
 
@@ -19,20 +19,22 @@ use crate::{
 pub(super) fn check(request: &Request) -> Result<(), CniError> {
     let Request { environment, config: netconf } = request;
     let config = Config::new(netconf)?;
+    let requested = request.requested()?;
     let netns = sandbox(environment)?;
     let owner = Owner::new(&environment.container_id, &environment.ifname)?;
     let previous = AddResult::from_prev_result(netconf.prev_result.as_ref().unwrap_or_default())?;
 
     let store = config.existing_store()?.ok_or_else(|| differs(format!("network {} has no leases", netconf.name)))?;
     let leased = store.addresses_of(&owner)?;
-    let [IpAddr::V4(address)] = leased.as_slice() else {
-        return Err(differs(format!("{owner} has leases {leased:?}; one IPv4 address was expected")));
-    };
+    if leased.is_empty() {
+        return Err(differs(format!("{owner} has no lease")));
+    }
     let names = Names::new(&netconf.name, owner.container_id(), owner.ifname());
-    let routed = told(&previous, &names, *address, environment)?;
+    let told = told(&previous, &names, &leased, environment)?;
 
     let facts = Facts::read(&config.state)?;
-    let datapath = if config.datapath == Datapath::Route || config.routes_only(facts.as_ref()) {
+    let without = config.datapath == Datapath::Route || requested.bandwidth_limited;
+    let datapath = if without || config.routes_only(facts.as_ref()) {
         None
     } else {
         Some(Attachable { programs: config.pins.open_programs()?, pins: &config.pins })
@@ -41,15 +43,24 @@ pub(super) fn check(request: &Request) -> Result<(), CniError> {
         names: &names,
         ifname: owner.ifname(),
         netns: &netns,
-        address: *address,
-        mtu: config.mtu(facts.as_ref()),
+        addresses: &leased,
+        pod_mac: told.mac,
+        routes: &config.routes,
+        mtu: config.mtu(facts.as_ref(), leased.iter().any(IpAddr::is_ipv6))?,
         alias: "",
     };
-    difference(&wiring, routed, datapath.as_ref())?.map_or(Ok(()), |difference| Err(differs(difference)))
+    difference(&wiring, &told.gateways, datapath.as_ref())?.map_or(Ok(()), |difference| Err(differs(difference)))
 }
 
-/// Compares what the runtime was told at ADD with what is leased; says whose default route it was told of.
-fn told(previous: &AddResult, names: &Names, address: Ipv4Addr, environment: &Environment) -> Result<Routed, CniError> {
+/// What the runtime was told at ADD.
+struct Told {
+    mac: MacAddress,
+    /// The gateways of the default routes that are ours.
+    gateways: Vec<IpAddr>,
+}
+
+/// Compares what the runtime was told at ADD with what is leased.
+fn told(previous: &AddResult, names: &Names, leased: &[IpAddr], environment: &Environment) -> Result<Told, CniError> {
     let sandbox = environment.netns.as_deref();
     let ours = previous.interfaces.iter().enumerate().find(|(_, interface)| {
         interface.name == environment.ifname && interface.sandbox.as_deref().map(Path::new) == sandbox
@@ -57,22 +68,28 @@ fn told(previous: &AddResult, names: &Names, address: Ipv4Addr, environment: &En
     let Some((ours, interface)) = ours else {
         return Err(differs(format!("prevResult has no interface {} in this container", environment.ifname)));
     };
-    let mac = &interface.mac;
-    if !mac.eq_ignore_ascii_case(&names.pod_mac.to_string()) {
-        return Err(differs(format!("prevResult gives {} MAC {mac} instead of {}", environment.ifname, names.pod_mac)));
-    }
+    let mac = interface.mac.parse().map_err(|_| {
+        differs(format!("prevResult gives {} MAC {:?}, which is none", environment.ifname, interface.mac))
+    })?;
     if !previous.interfaces.iter().any(|interface| interface.name == names.host && interface.sandbox.is_none()) {
         return Err(differs(format!("prevResult does not have {} on the host", names.host)));
     }
-    let has = |ip: &Ip| ip.address.addr() == IpAddr::V4(address) && ip.interface == Some(ours);
-    if !previous.ips.iter().any(has) {
-        return Err(differs(format!("prevResult does not give {} the leased address {address}", environment.ifname)));
+    for address in leased {
+        let has = |ip: &Ip| ip.address.addr() == *address && ip.interface == Some(ours);
+        if !previous.ips.iter().any(has) {
+            return Err(differs(format!(
+                "prevResult does not give {} the leased address {address}",
+                environment.ifname
+            )));
+        }
     }
     // A chained plugin may have told of its own default route; then ours may be there or not.
-    let default = |route: &Route| route.dst.prefix_len() == 0 && route.gw == Some(IpAddr::V4(GATEWAY));
     let first = previous.interfaces.iter().position(|interface| interface.sandbox.as_deref().map(Path::new) == sandbox);
-    let by_us = first == Some(ours) && previous.routes.iter().any(default);
-    Ok(if by_us { Routed::ByUs } else { Routed::Already })
+    let by_us = |gateway: &IpAddr| {
+        let default = |route: &Route| route.dst.prefix_len() == 0 && route.gw == Some(*gateway);
+        first == Some(ours) && previous.routes.iter().any(default)
+    };
+    Ok(Told { mac, gateways: leased.iter().map(|address| gateway(*address)).filter(by_us).collect() })
 }
 
 fn differs(what: String) -> CniError {

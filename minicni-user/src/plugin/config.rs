@@ -1,14 +1,17 @@
 //! The plugin's own keys of the network configuration.
 
-use std::{net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use ipnet::IpNet;
 use serde_json::{Map, Value};
 
+use super::{
+    pod::{PodRoute, gateway},
+    ranges,
+};
 use crate::{
-    cni::{CniError, Code, NetConf},
+    cni::{CniError, Code, IpRange, NetConf, Route},
     datapath::{DatapathError, Pins, Programs},
-    ipam::{Range, RangeSet, Store},
+    ipam::{RangeSet, Store},
     node::{DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Datapath, Facts, Mode, Settings, StateDir, boot_id},
 };
 
@@ -17,6 +20,8 @@ use crate::{
 const DEFAULT_COOLDOWN: Duration = Duration::from_mins(2);
 /// The MTU where neither the configuration nor a daemon says one.
 const DEFAULT_MTU: u32 = 1500;
+/// What IPv6 asks of every link.
+const MIN_MTU_IPV6: u32 = 1280;
 /// What IPv4 asks of every link (RFC 791), and the most that an IPv4 packet can have.
 const MTU_RANGE: std::ops::RangeInclusive<u32> = 68..=65_535;
 
@@ -31,6 +36,8 @@ pub(super) struct Config {
     mtu: Option<u32>,
     /// Empty where the daemon's node file is to say them.
     ranges: Vec<RangeSet>,
+    /// Further routes of the pods, beside the default ones.
+    pub(super) routes: Vec<PodRoute>,
 }
 
 impl Config {
@@ -60,7 +67,8 @@ impl Config {
                 Duration::from_secs(value.as_u64().ok_or_else(|| invalid("cooldown", value, "a number of seconds"))?)
             }
         };
-        this.ranges = ranges(raw)?;
+        this.ranges = ranges::configured(raw)?;
+        this.routes = routes(raw)?;
         Ok(this)
     }
 
@@ -96,32 +104,44 @@ impl Config {
             cooldown: DEFAULT_COOLDOWN,
             mtu: None,
             ranges: Vec::new(),
+            routes: Vec::new(),
         }
     }
 
-    /// The pools to take one address of each: the configuration's, or else the node's pod CIDRs.
-    pub(super) fn ranges(&self, facts: Option<&Facts>) -> Result<Vec<RangeSet>, CniError> {
-        if !self.ranges.is_empty() {
-            return Ok(self.ranges.clone());
-        }
-        let cidrs: Vec<_> = facts.into_iter().flat_map(|facts| &facts.pod_cidrs).filter(|cidr| is_v4(cidr)).collect();
-        if cidrs.is_empty() {
+    /// The pools to take one address of each: those that the runtime asks for, or else the configuration's, or else the
+    /// node's pod CIDRs.
+    pub(super) fn ranges(&self, facts: Option<&Facts>, asked_for: &[Vec<IpRange>]) -> Result<Vec<RangeSet>, CniError> {
+        let sets = if !asked_for.is_empty() {
+            ranges::of_runtime(asked_for)?
+        } else if !self.ranges.is_empty() {
+            self.ranges.clone()
+        } else {
+            ranges::of_cidrs(facts.map_or(&[], |facts| &facts.pod_cidrs))?
+        };
+        if sets.is_empty() {
             let file = self.state.facts();
-            return Err(CniError::new(
-                Code::NotAvailable,
-                format!(
-                    "the configuration has neither subnet nor ranges, and {} names no IPv4 pod CIDR",
-                    file.display()
-                ),
-            )
-            .details("minicnid writes that file once it knows the node's pod CIDR; is it running?"));
+            let msg =
+                format!("the configuration has neither subnet nor ranges, and {} names no pod CIDR", file.display());
+            return Err(CniError::new(Code::NotAvailable, msg)
+                .details("minicnid writes that file once it knows the node's pod CIDR; is it running?"));
         }
-        cidrs.into_iter().map(|cidr| Ok(RangeSet::new(vec![Range::new(*cidr, None, None, None)?])?)).collect()
+        for route in &self.routes {
+            if !sets.iter().any(|set| set.is_ipv6() == route.destination.addr().is_ipv6()) {
+                let msg = format!("routes has {}, and no pool is of its address family", route.destination);
+                return Err(CniError::new(Code::InvalidConfig, msg));
+            }
+        }
+        Ok(sets)
     }
 
-    /// The MTU of the pod's interface in bytes.
-    pub(super) fn mtu(&self, facts: Option<&Facts>) -> u32 {
-        self.mtu.or_else(|| facts?.mtu).unwrap_or(DEFAULT_MTU)
+    /// The MTU of a pod's interface in bytes.
+    pub(super) fn mtu(&self, facts: Option<&Facts>, ipv6: bool) -> Result<u32, CniError> {
+        let mtu = self.mtu.or_else(|| facts?.mtu).unwrap_or(DEFAULT_MTU);
+        if ipv6 && mtu < MIN_MTU_IPV6 {
+            let msg = format!("mtu is {mtu}; IPv6 asks for at least {MIN_MTU_IPV6} (RFC 8200, section 5)");
+            return Err(CniError::new(Code::InvalidConfig, msg));
+        }
+        Ok(mtu)
     }
 
     /// How the plugin prepares a node that no daemon has prepared.
@@ -154,75 +174,44 @@ impl Config {
     }
 }
 
-fn is_v4(cidr: &IpNet) -> bool {
-    matches!(cidr, IpNet::V4(_))
-}
-
-/// `subnet`, a prefix, or `ranges`, host-local's list of lists.
-fn ranges(raw: &Map<String, Value>) -> Result<Vec<RangeSet>, CniError> {
-    let sets = match (present(raw, "subnet"), present(raw, "ranges")) {
-        (None, None) => Vec::new(),
-        (Some(subnet), Some(_)) => {
-            return Err(invalid("subnet", subnet, "absent where there is ranges"));
-        }
-        (Some(subnet), None) => vec![
-            RangeSet::new(vec![range(subnet_field(subnet, "subnet")?, &Map::new(), "")?])
-                .map_err(|error| bad("subnet", &error))?,
-        ],
-        (None, Some(ranges)) => {
-            let lists = ranges.as_array().filter(|lists| !lists.is_empty());
-            let lists = lists.ok_or_else(|| invalid("ranges", ranges, "a list of lists of ranges"))?;
-            lists.iter().enumerate().map(|(index, list)| range_set(list, index)).collect::<Result<_, _>>()?
-        }
+/// `routes`, at the top or in `ipam`, as far as they are not the default route.
+fn routes(raw: &Map<String, Value>) -> Result<Vec<PodRoute>, CniError> {
+    let (value, path) = match (present(raw, "routes"), ranges::ipam(raw)?) {
+        (Some(value), _) => (value, "routes"),
+        (None, Some(ipam)) => (present(ipam, "routes").unwrap_or(&Value::Null), "ipam.routes"),
+        (None, None) => return Ok(Vec::new()),
     };
-    RangeSet::check_disjoint(&sets).map_err(|error| bad("ranges", &error))?;
-    if sets.len() > 1 {
-        return Err(CniError::new(
-            Code::UnsupportedField,
-            format!("ranges has {} lists; one address family, so one list, is supported", sets.len()),
-        ));
+    if value.is_null() {
+        return Ok(Vec::new());
     }
-    Ok(sets)
+    let list = value.as_array().ok_or_else(|| invalid(path, value, "a list of routes"))?;
+    let routes = list.iter().enumerate().map(|(index, value)| route(value, &format!("{path}[{index}]")));
+    let further = |route: &Result<PodRoute, _>| !route.as_ref().is_ok_and(|route| route.destination.prefix_len() == 0);
+    routes.filter(further).collect()
 }
 
-fn range_set(list: &Value, index: usize) -> Result<RangeSet, CniError> {
-    let path = format!("ranges[{index}]");
-    let ranges = list.as_array().ok_or_else(|| invalid(&path, list, "a list of ranges"))?;
-    let ranges = ranges
-        .iter()
-        .enumerate()
-        .map(|(index, value)| {
-            let path = format!("{path}[{index}]");
-            let fields = value.as_object().ok_or_else(|| invalid(&path, value, "an object with subnet"))?;
-            let subnet_path = format!("{path}.subnet");
-            let subnet = present(fields, "subnet").ok_or_else(|| invalid(&subnet_path, &Value::Null, "a prefix"))?;
-            range(subnet_field(subnet, &subnet_path)?, fields, &format!("{path}."))
-        })
-        .collect::<Result<_, _>>()?;
-    RangeSet::new(ranges).map_err(|error| bad(&path, &error))
-}
-
-fn range(subnet: IpNet, fields: &Map<String, Value>, path: &str) -> Result<Range, CniError> {
-    let address = |key: &str| -> Result<Option<IpAddr>, CniError> {
-        let Some(value) = present(fields, key) else { return Ok(None) };
-        match value.as_str().and_then(|text| text.parse().ok()) {
-            Some(address) => Ok(Some(address)),
-            None => Err(invalid(&format!("{path}{key}"), value, "an address")),
-        }
+fn route(value: &Value, path: &str) -> Result<PodRoute, CniError> {
+    let Route { dst, gw, other } = Route::read(value, path)?;
+    let unsupported = |key: &str, value: &dyn std::fmt::Display, why: &str| {
+        CniError::new(Code::UnsupportedField, format!("{path}.{key} is {value}; {why}"))
     };
-    let range = Range::new(subnet, address("rangeStart")?, address("rangeEnd")?, address("gateway")?);
-    range.map_err(|error| bad(&format!("{path}subnet"), &error))
-}
-
-fn subnet_field(value: &Value, path: &str) -> Result<IpNet, CniError> {
-    let subnet: Option<IpNet> = value.as_str().and_then(|text| text.parse().ok());
-    match subnet {
-        None => Err(invalid(path, value, "a prefix such as 10.244.1.0/24")),
-        Some(subnet) if !is_v4(&subnet) => {
-            Err(CniError::new(Code::UnsupportedField, format!("{path} {subnet} is IPv6; IPv4 alone is supported")))
-        }
-        Some(subnet) => Ok(subnet),
+    let gateway = gateway(dst.addr());
+    if let Some(gw) = gw.filter(|gw| *gw != gateway && dst.prefix_len() > 0) {
+        return Err(unsupported("gw", &gw, &format!("every route of a pod leads through {gateway}; leave it out")));
     }
+    let mut mtu = None;
+    for (key, value) in other.iter().filter(|(_, value)| !value.is_null()) {
+        match (key.as_str(), value.as_u64().and_then(|mtu| u32::try_from(mtu).ok())) {
+            ("mtu", Some(bytes)) => mtu = Some(bytes).filter(|bytes| *bytes > 0),
+            ("mtu", None) => return Err(invalid(&format!("{path}.mtu"), value, "a number of bytes")),
+            ("advmss" | "priority" | "table" | "scope", _) => {
+                return Err(unsupported(key, value, "a pod's routes have dst and mtu alone"));
+            }
+            // What nobody knows is tolerated, as everywhere.
+            _ => {}
+        }
+    }
+    Ok(PodRoute { destination: dst, mtu })
 }
 
 fn parsed<T: FromStr<Err = String>>(raw: &Map<String, Value>, key: &str) -> Result<Option<T>, CniError> {
@@ -231,15 +220,15 @@ fn parsed<T: FromStr<Err = String>>(raw: &Map<String, Value>, key: &str) -> Resu
     text.parse().map(Some).map_err(|why| CniError::new(Code::InvalidConfig, format!("{key}: {why}")))
 }
 
-fn present<'a>(fields: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+pub(super) fn present<'a>(fields: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     fields.get(key).filter(|value| !value.is_null())
 }
 
-fn invalid(key: &str, value: &Value, expected: &str) -> CniError {
+pub(super) fn invalid(key: &str, value: &Value, expected: &str) -> CniError {
     CniError::new(Code::InvalidConfig, format!("{key} is {value}; it must be {expected}"))
 }
 
-fn bad(key: &str, error: &dyn std::fmt::Display) -> CniError {
+pub(super) fn bad(key: &str, error: &dyn std::fmt::Display) -> CniError {
     CniError::new(Code::InvalidConfig, format!("{key}: {error}"))
 }
 
@@ -256,32 +245,25 @@ mod tests {
     #[test]
     fn the_ancestors_configuration_works_as_it_is() {
         let config = read(&json!({"mtu": 1400, "subnet": "10.244.1.0/24", "bridge": "cni0"})).unwrap();
-        assert_eq!(config.mtu(None), 1400);
-        assert_eq!(config.ranges(None).unwrap()[0].to_string(), "10.244.1.0/24 (10.244.1.1 to 10.244.1.254)");
+        assert_eq!(config.mtu(None, false).unwrap(), 1400);
+        assert_eq!(config.ranges(None, &[]).unwrap()[0].to_string(), "10.244.1.0/24 (10.244.1.1 to 10.244.1.254)");
     }
 
     #[test]
     fn a_wrong_value_is_refused_with_its_key_and_itself() {
         let cases = [
-            (json!({"subnet": "10.0.0.0/33"}), "subnet is \"10.0.0.0/33\""),
-            (json!({"subnet": 5}), "subnet is 5"),
-            (json!({"subnet": "10.0.0.1/24"}), "10.0.0.0/24"),
-            (json!({"subnet": "10.0.0.0/31"}), "10.0.0.0/31"),
-            (json!({"subnet": "10.0.0.0/32"}), "10.0.0.0/32"),
-            (json!({"subnet": "fd00::/64"}), "subnet fd00::/64 is IPv6"),
             (json!({"mtu": 67}), "mtu is 67"),
             (json!({"mtu": "big"}), "mtu is \"big\""),
             (json!({"datapath": "fast"}), "datapath: \"fast\""),
             (json!({"stateDir": "run"}), "stateDir is \"run\""),
             (json!({"bpfDir": 1}), "bpfDir is 1"),
             (json!({"cooldown": -1}), "cooldown is -1"),
-            (json!({"ranges": {}}), "ranges is {}"),
-            (json!({"ranges": [5]}), "ranges[0] is 5"),
-            (json!({"ranges": [[{}]]}), "ranges[0][0].subnet is null"),
-            (json!({"ranges": [[{"subnet": "10.0.0.0/24", "rangeStart": "x"}]]}), "ranges[0][0].rangeStart is \"x\""),
-            (json!({"ranges": [[{"subnet": "10.0.0.0/24", "rangeStart": "10.0.1.1"}]]}), "10.0.1.1"),
-            (json!({"ranges": [[{"subnet": "10.0.0.0/24"}, {"subnet": "10.0.0.128/25"}]]}), "ranges[0]"),
-            (json!({"subnet": "10.0.0.0/24", "ranges": [[{"subnet": "10.1.0.0/24"}]]}), "subnet is \"10.0.0.0/24\""),
+            (json!({"routes": 1}), "routes is 1"),
+            (json!({"routes": [{"dst": "10.0.0.0"}]}), "invalid routes[0].dst: \"10.0.0.0\""),
+            (json!({"routes": [{"dst": "10.0.0.0/8", "gw": "10.0.0.1"}]}), "routes[0].gw is 10.0.0.1"),
+            (json!({"routes": [{"dst": "10.0.0.0/8", "table": 0}]}), "routes[0].table is 0"),
+            (json!({"routes": [{"dst": "10.0.0.0/8", "mtu": -1}]}), "invalid routes[0].mtu: -1"),
+            (json!({"ipam": {"routes": [5]}}), "invalid ipam.routes[0]: 5"),
         ];
         for (keys, expected) in cases {
             let error = read(&keys).unwrap_err();
@@ -291,8 +273,30 @@ mod tests {
     }
 
     #[test]
-    fn without_ranges_the_nodes_pod_cidr_counts_and_its_absence_is_said() {
+    fn the_default_route_is_there_anyway_and_others_lead_the_same_way() {
+        let keys = json!({"subnet": "10.1.0.0/24", "routes": [{"dst": "0.0.0.0/0", "gw": "10.1.0.1"},
+            {"dst": "10.9.0.0/16", "mtu": 1300, "gw": "169.254.1.1", "scope": null, "later": 1}]});
+        let destination = "10.9.0.0/16".parse().unwrap();
+        assert_eq!(read(&keys).unwrap().routes, [PodRoute { destination, mtu: Some(1300) }]);
+        let config = read(&json!({"subnet": "10.1.0.0/24", "routes": [{"dst": "fd00::/8"}]})).unwrap();
+        assert!(config.ranges(None, &[]).unwrap_err().msg.contains("fd00::/8"));
+    }
+
+    #[test]
+    fn an_mtu_that_ipv6_cannot_do_with_is_refused_where_there_is_ipv6() {
+        let config = read(&json!({"mtu": 1200})).unwrap();
+        assert_eq!(config.mtu(None, false).unwrap(), 1200);
+        assert!(config.mtu(None, true).unwrap_err().msg.contains("mtu is 1200"));
+    }
+
+    #[test]
+    fn without_ranges_the_nodes_pod_cidrs_count_and_their_absence_is_said() {
         let config = read(&json!({})).unwrap();
-        assert!(config.ranges(None).unwrap_err().msg.contains("/run/minicni/node.json"));
+        assert!(config.ranges(None, &[]).unwrap_err().msg.contains("/run/minicni/node.json"));
+        let facts = Facts {
+            pod_cidrs: vec!["fd00::/64".parse().unwrap()],
+            ..Facts::new(Mode::Route { reason: None }).unwrap()
+        };
+        assert!(config.ranges(Some(&facts), &[]).unwrap()[0].is_ipv6());
     }
 }

@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use super::{config::Config, error::Errors, names::Names, wiring::unwire};
+use super::{config::Config, error::Errors, names::Names, unwire::unwire};
 use crate::{
     cni::{CniError, Request},
     ipam::{Owner, Store},
@@ -30,7 +30,7 @@ pub(super) fn detach(config: &Config, names: &Names, lease: Option<(&Store, &Own
         Some((store, owner)) => errors.keep(store.addresses_of(owner)).unwrap_or_default(),
         None => Vec::new(),
     };
-    errors.keep(unwire(names, &addresses, Some(&config.pins)));
+    errors.keep(unwire(&config.state, names, &addresses, Some(&config.pins)));
     if let Some((store, owner)) = lease
         && errors.is_empty()
     {

@@ -9,16 +9,20 @@ mod add;
 mod check;
 mod config;
 mod del;
+mod difference;
 mod error;
 mod gc;
 mod names;
+mod pod;
+mod ranges;
 mod status;
+mod unwire;
 mod wiring;
 
 use crate::cni::{AddResult, CniError, Plugin, Request};
 
 pub use names::HOST_PREFIX;
-pub use wiring::ENDPOINT_ROUTE_PROTOCOL;
+pub use pod::ENDPOINT_ROUTE_PROTOCOL;
 
 /// The plugin. It keeps nothing between calls.
 #[derive(Clone, Copy, Debug)]

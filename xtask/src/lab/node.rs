@@ -121,12 +121,12 @@ impl Node {
     }
 
     /// Starts the daemon and waits until ADD can be served.
-    pub fn start_daemon(&mut self, nodes: &Path) -> Result<()> {
+    pub fn start_daemon(&self, nodes: &Path) -> Result<()> {
         self.start_daemon_with(nodes, &[])
     }
 
     /// As [`Node::start_daemon`], with further arguments.
-    pub fn start_daemon_with(&mut self, nodes: &Path, arguments: &[&str]) -> Result<()> {
+    pub fn start_daemon_with(&self, nodes: &Path, arguments: &[&str]) -> Result<()> {
         let ready = self.state_dir().join("node.json");
         let written = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
         let before = written(&ready);

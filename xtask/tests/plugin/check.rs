@@ -29,14 +29,14 @@ fn check_notices_each_thing_that_is_not_as_add_made_it() {
     let with_address = format!(
         "ip addr add 10.244.1.1/32 dev eth0; ip route add default via 169.254.1.1 dev eth0 onlink; {neighbour}"
     );
-    let breaks: [(Run<'_>, &str, &str, &str); 7] = [
+    let pod_mac = pod.result.as_ref().unwrap()["interfaces"][1]["mac"].as_str().unwrap();
+    // A device that goes down loses routes and neighbours.
+    let host_neighbour = format!("ip neigh replace 10.244.1.1 lladdr {pod_mac} dev HOST nud permanent");
+    let up = format!("ip link set HOST up; ip route add 10.244.1.1 dev HOST proto 110; {host_neighbour}");
+    let breaks: [(Run<'_>, &str, &str, &str); 8] = [
         (&in_pod, "ip neigh del 169.254.1.1 dev eth0", &neighbour, "no permanent neighbour"),
-        (
-            &on_host,
-            "ip link set HOST down",
-            "ip link set HOST up; ip route add 10.244.1.1 dev HOST proto 110",
-            "is down",
-        ),
+        (&on_host, "ip link set HOST down", &up, "is down"),
+        (&on_host, "ip neigh del 10.244.1.1 dev HOST", &host_neighbour, "no permanent neighbour 10.244.1.1"),
         (&on_host, "ip route del 10.244.1.1", "ip route add 10.244.1.1 dev HOST proto 110", "no route 10.244.1.1/32"),
         (&in_pod, "ip route del default", "ip route add default via 169.254.1.1 dev eth0 onlink", "no route 0.0.0.0/0"),
         (&in_pod, "ip addr del 10.244.1.1/32 dev eth0", &with_address, "does not have address"),
@@ -170,4 +170,36 @@ fn status_fails_where_an_add_would() {
     std::fs::create_dir_all(node.state_dir()).unwrap();
     std::fs::write(node.state_dir().join("node.json"), "{").unwrap();
     fails(&pod, "node.json is malformed");
+}
+
+#[test]
+fn status_tells_a_node_that_cannot_add_from_one_whose_pods_suffer_too() {
+    let lab = lab("limited");
+    let node = &lab.nodes[0];
+    let mut pod = node.pod("a").unwrap();
+    let code = |pod: &Pod| pod.call(node, "STATUS").unwrap().answer.map_or(json!(0), |answer| answer["code"].clone());
+    assert_eq!(code(&pod), 0);
+    let forward = |value: &str| {
+        let setting = format!("net.ipv4.ip_forward={value}");
+        node.run(std::process::Command::new("sysctl").args(["-q", "-w", &setting])).unwrap();
+    };
+    forward("0");
+    assert_eq!(code(&pod), 51);
+    forward("1");
+    assert_eq!(code(&pod), 0);
+    pod.config["datapath"] = json!("ebpf");
+    pod.config["bpfDir"] = json!("/run/not-bpffs");
+    assert_eq!(code(&pod), 51);
+    pod.config["name"] = json!("without-pods");
+    assert_eq!(code(&pod), 50);
+}
+
+#[test]
+fn an_add_switches_forwarding_on_again() {
+    let lab = lab("forward");
+    let node = &lab.nodes[0];
+    let pod = node.pod("a").unwrap();
+    node.run(std::process::Command::new("sysctl").args(["-q", "-w", "net.ipv4.ip_forward=0"])).unwrap();
+    let _other = node.pod("b").unwrap();
+    assert!(pod.call(node, "STATUS").unwrap().ok);
 }

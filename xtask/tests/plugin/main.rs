@@ -3,7 +3,10 @@
 mod add;
 mod busy;
 mod check;
+mod churn;
 mod del;
+mod families;
+mod requested;
 
 use std::time::Duration;
 
@@ -13,10 +16,20 @@ use minicni::{
     link::Socket,
     plugin::HOST_PREFIX,
 };
-use xtask::lab::{Lab, Node, Pod, Programs};
+use xtask::lab::{Families, Lab, Node, Pod, Programs};
 
 pub(crate) fn lab(name: &str) -> Lab {
-    Lab::new(&format!("mniplugin-{name}"), 1, Programs::beside_us().unwrap()).unwrap()
+    lab_with(name, Families::V4)
+}
+
+pub(crate) fn lab_with(name: &str, families: Families) -> Lab {
+    Lab::with_families(&format!("mniplugin-{name}"), 1, Programs::beside_us().unwrap(), families).unwrap()
+}
+
+/// Gives a node without neighbours the addresses that it would have on its uplink.
+pub(crate) fn give_addresses(node: &Node) {
+    let line = "ip addr add 192.168.77.1/32 dev lo && ip addr add fd77:77::1/128 dev lo";
+    node.run(std::process::Command::new("sh").args(["-c", line])).unwrap();
 }
 
 /// What a node has of its pods: devices, routes, endpoint entries, leased addresses.

@@ -1,0 +1,102 @@
+//! Removing a pod's wiring, as far as it is there.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use minicni_common::Endpoint;
+
+use super::{error::Errors, names::Names, pod::host_route};
+use crate::{
+    cni::CniError,
+    datapath::{DatapathError, Endpoints, Generations, Pins},
+    link::{LinkError, Socket, delete_group, delete_link, delete_route, set_group},
+    node::StateDir,
+};
+
+/// The group (`ip link show group …`) of the devices that are being deleted; the number is ours ("mni" and 3).
+const DYING: u32 = 0x6d6e_6903;
+
+/// Removes a pod's wiring: the routes first, so that no packet is sent to a dying device, then the flows, then the pair.
+/// Goes on after errors. Success means that nothing is left of it.
+pub(super) fn unwire(
+    state: &StateDir,
+    names: &Names,
+    addresses: &[IpAddr],
+    pins: Option<&Pins>,
+) -> Result<(), CniError> {
+    let mut errors = Errors::default();
+    let Some(mut socket) = errors.keep(Socket::open()) else { return errors.into_result() };
+    // Whatever else has taken our name is not ours to remove.
+    let link = errors.keep(socket.link_by_name(&names.host)).flatten();
+    match link.filter(|link| link.kind.as_deref() == Some("veth")) {
+        Some(link) => {
+            let mut requests: Vec<_> =
+                addresses.iter().map(|address| delete_route(&host_route(*address, link.ifindex))).collect();
+            requests.push(set_group(link.ifindex, DYING));
+            errors.keep(socket.batch(requests));
+            if let Some(pins) = pins {
+                errors.keep(forget(pins, link.ifindex));
+            }
+            errors.keep(delete(&mut socket, state, link.ifindex));
+        }
+        // The namespace is gone, and the pair with it; the maps do not know.
+        None => {
+            if let Some(pins) = pins {
+                errors.keep(forget_addresses(&mut socket, pins, addresses));
+            }
+        }
+    }
+    errors.into_result()
+}
+
+/// Deletes a device that is in the group of the dying, and with it all others that are there by then.
+///
+/// Most of a deletion is a wait for the kernel's readers. Who comes while another waits joins the group, and finds its
+/// device gone when it is its turn: a hundred calls at once wait a few times, not a hundred times.
+fn delete(socket: &mut Socket, state: &StateDir, ifindex: u32) -> Result<(), LinkError> {
+    let gone = |socket: &mut Socket| Ok(socket.link_by_index(ifindex)?.is_none());
+    // Without the lock nobody is waited for; that is slower, and as good.
+    let turn = state.removal_lock();
+    if gone(socket)? {
+        return Ok(());
+    }
+    let deleted = socket.batch(vec![delete_group(DYING)]);
+    drop(turn);
+    if deleted.is_ok() && gone(socket)? {
+        return Ok(());
+    }
+    // It is not in the group, or another device of the group would not go: this one alone.
+    socket.batch(vec![delete_link(ifindex)])
+}
+
+/// Takes an interface off the fast path. Its flows end first: once the address is leased anew, they would be wrong.
+fn forget(pins: &Pins, ifindex: u32) -> Result<(), DatapathError> {
+    match Generations::open(pins).and_then(|mut generations| generations.bump(ifindex)) {
+        Err(error) if error.is_missing() => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => Endpoints::open(pins)?.remove(ifindex).map(drop),
+    }
+}
+
+/// As [`forget`], for interfaces that are gone and had one of these addresses.
+fn forget_addresses(socket: &mut Socket, pins: &Pins, addresses: &[IpAddr]) -> Result<(), CniError> {
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    let endpoints = match Endpoints::open(pins) {
+        Err(error) if error.is_missing() => return Ok(()),
+        endpoints => endpoints?,
+    };
+    for (ifindex, endpoint) in endpoints.all()? {
+        if addresses.iter().any(|address| has(&endpoint, *address)) && socket.link_by_index(ifindex)?.is_none() {
+            forget(pins, ifindex)?;
+        }
+    }
+    Ok(())
+}
+
+fn has(endpoint: &Endpoint, address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => Ipv4Addr::from(endpoint.ipv4) == address,
+        IpAddr::V6(address) => Ipv6Addr::from(endpoint.ipv6) == address,
+    }
+}
