@@ -94,7 +94,7 @@ fn pods_of_two_nodes_reach_each_other_with_their_own_addresses() {
     assert_eq!(status["node"]["node"], "node2");
     assert_eq!(status["routes"][0]["destination"], "10.244.1.0/24");
     assert_eq!(status["endpoints"][0]["pod"], "demo/b");
-    assert_eq!(status["endpoints"][0]["address"], b.address().unwrap().to_string());
+    assert_eq!(status["endpoints"][0]["addresses"][0], b.address().unwrap().to_string());
 }
 
 #[test]

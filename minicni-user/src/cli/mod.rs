@@ -1,6 +1,7 @@
 //! The command line of `minicnid`: the daemon itself, and what an operator asks a node.
 
 mod daemon;
+mod endpoints;
 mod status;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -1,17 +1,19 @@
-use std::{collections::BTreeMap, io::Write as _, net::Ipv4Addr, process::ExitCode};
+use std::{collections::BTreeMap, io::Write as _, process::ExitCode};
 
 use clap::Args;
 use comfy_table::{Table, presets::NOTHING};
-use minicni_common::{Counters, EndpointKind, FlowState, Reason, Verdict};
+use minicni_common::{Counters, FlowState, Reason, Verdict};
 use serde::Serialize;
 
-use super::Directories;
+use super::{
+    Directories,
+    endpoints::{self, EndpointView},
+};
 use crate::{
     daemon::plan::ROUTE_PROTOCOL,
-    datapath::{Endpoints, Flows, Pins, counters},
-    link::{LinkError, LinkInfo, MacAddress, RouteFilter, Socket, sysctl},
+    datapath::{Flows, Pins, counters},
+    link::{LinkError, LinkInfo, RouteFilter, Socket, sysctl},
     node::{DaemonReport, Facts, Mode, StateDir, attach},
-    plugin::{ENDPOINT_ROUTE_PROTOCOL, HOST_PREFIX},
 };
 
 /// `minicnid status`.
@@ -36,16 +38,6 @@ struct View {
     packets: Packets,
     counters: BTreeMap<&'static str, u64>,
     problems: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct EndpointView {
-    interface: String,
-    ifindex: u32,
-    pod: String,
-    address: Ipv4Addr,
-    mac: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -103,13 +95,16 @@ impl View {
             None => {
                 problems.push(format!("{} is missing: the node was not prepared since boot", state.facts().display()));
             }
-            Some(facts) => problems.extend(datapath_problems(&facts.datapath, pins)),
+            Some(facts) => {
+                problems.extend(datapath_problems(&facts.datapath, pins));
+                problems.extend(forwarding_problems(facts));
+            }
         }
         let ebpf = matches!(node.as_ref().map(|facts| &facts.datapath), Some(Mode::Ebpf { .. }));
         let counted = if ebpf { keep(counters(pins), &mut problems) } else { None }.unwrap_or_default();
         Self {
             daemon,
-            endpoints: if ebpf { endpoints(pins, &links, &mut problems) } else { Vec::new() },
+            endpoints: if ebpf { endpoints::collect(pins, &links, &mut problems) } else { Vec::new() },
             routes: keep(routes(&links), &mut problems).unwrap_or_default(),
             flows: if ebpf { flows(pins, &mut problems) } else { FlowsView::default() },
             packets: Packets::new(&counted),
@@ -120,7 +115,8 @@ impl View {
     }
 }
 
-fn keep<T, E: std::fmt::Display>(result: Result<T, E>, problems: &mut Vec<String>) -> Option<T> {
+/// Makes a failure a problem.
+pub(super) fn keep<T, E: std::fmt::Display>(result: Result<T, E>, problems: &mut Vec<String>) -> Option<T> {
     result.map_err(|error| problems.push(error.to_string())).ok()
 }
 
@@ -133,10 +129,17 @@ fn datapath_problems(mode: &Mode, pins: &Pins) -> Vec<String> {
             problems.extend(attachment_problems(pins).unwrap_or_else(|error| vec![error]));
         }
     }
-    if sysctl::read("net/ipv4/ip_forward").is_ok_and(|value| value.trim() != "1") {
-        problems.push("net.ipv4.ip_forward is not 1: this host does not forward packets of pods".into());
-    }
     problems
+}
+
+fn forwarding_problems(node: &Facts) -> Vec<String> {
+    let is_off = |ipv6: bool| {
+        let key = if ipv6 { "net/ipv6/conf/all/forwarding" } else { "net/ipv4/ip_forward" };
+        let off = sysctl::read(key).is_ok_and(|value| value != "1");
+        off.then(|| format!("{key} is not 1: this host does not forward packets of pods"))
+    };
+    let ipv6 = node.pod_cidrs.iter().any(|cidr| cidr.addr().is_ipv6());
+    [false, true].into_iter().filter(|family| !family || ipv6).filter_map(is_off).collect()
 }
 
 fn attachment_problems(pins: &Pins) -> Result<Vec<String>, String> {
@@ -156,52 +159,6 @@ fn attachment_problems(pins: &Pins) -> Result<Vec<String>, String> {
         }
     }
     Ok(problems)
-}
-
-fn endpoints(pins: &Pins, links: &[LinkInfo], problems: &mut Vec<String>) -> Vec<EndpointView> {
-    let all = keep(Endpoints::open(pins).and_then(|endpoints| endpoints.all()), problems).unwrap_or_default();
-    let mut views = Vec::new();
-    for (ifindex, endpoint) in all {
-        if EndpointKind::from_number(endpoint.kind) != Some(EndpointKind::Pod) {
-            continue;
-        }
-        let address = Ipv4Addr::from(endpoint.ipv4);
-        let Some(link) = links.iter().find(|link| link.ifindex == ifindex) else {
-            problems.push(format!("the interface {ifindex} of endpoint {address} is gone, and no DEL came for it"));
-            continue;
-        };
-        views.push(EndpointView {
-            interface: link.name.clone(),
-            ifindex,
-            pod: link.alias.clone().unwrap_or_default(),
-            address,
-            mac: MacAddress(endpoint.mac).to_string(),
-        });
-    }
-    let (mut attached, mut routed) = (true, Vec::new());
-    if let Some(mut socket) = keep(Socket::open(), problems) {
-        let filter = RouteFilter { protocol: Some(ENDPOINT_ROUTE_PROTOCOL), ifindex: None };
-        routed = keep(socket.routes(filter), problems).unwrap_or_default();
-        for block in [attach::INGRESS_BLOCK, attach::EGRESS_BLOCK] {
-            attached &= keep(attach::attached(&mut socket, block), problems).flatten().is_some();
-        }
-    }
-    if !views.is_empty() && !attached {
-        problems
-            .push("a tc block of the pods has no program: no fast path; restart minicnid, which attaches it".into());
-    }
-    for view in &views {
-        if !routed.iter().any(|route| route.ifindex == view.ifindex && route.destination.addr() == view.address) {
-            problems.push(format!("there is no route to {} ({}): the pod cannot be reached", view.address, view.pod));
-        }
-    }
-    for link in links.iter().filter(|link| link.name.starts_with(HOST_PREFIX) && link.kind.as_deref() == Some("veth")) {
-        if !views.iter().any(|view| view.ifindex == link.ifindex) {
-            problems.push(format!("{} is not in the endpoint map: its flows stay in the stack", link.name));
-        }
-    }
-    views.sort_by_key(|view| view.address);
-    views
 }
 
 fn routes(links: &[LinkInfo]) -> Result<Vec<RouteView>, LinkError> {
@@ -262,9 +219,13 @@ impl std::fmt::Display for View {
         let FlowsView { observed, promoted, closing } = &self.flows;
         writeln!(f, "Flows      {promoted} promoted, {observed} observed, {closing} closing\n")?;
         let rows = self.endpoints.iter().map(|endpoint| {
-            vec![endpoint.address.to_string(), endpoint.pod.clone(), endpoint.interface.clone(), endpoint.mac.clone()]
+            let addresses: Vec<_> = endpoint.addresses.iter().map(ToString::to_string).collect();
+            let fast_path = if endpoint.fast_path { "yes" } else { "no" }.to_owned();
+            let EndpointView { pod, interface, mac, .. } = endpoint;
+            vec![addresses.join(" "), pod.clone(), interface.clone(), mac.clone(), fast_path]
         });
-        writeln!(f, "Endpoints\n{}\n", table(&["address", "pod", "interface", "mac"], rows.collect()))?;
+        let header = ["address", "pod", "interface", "mac", "fast path"];
+        writeln!(f, "Endpoints\n{}\n", table(&header, rows.collect()))?;
         let rows = self.routes.iter().map(|route| {
             vec![route.destination.clone(), route.via.clone().unwrap_or_default(), route.interface.clone()]
         });

@@ -134,6 +134,11 @@ fn a_pod_with_a_bandwidth_limit_stays_off_the_fast_path_and_cannot_forge_its_sou
     };
     assert_eq!(redirected(&limited), 0);
     assert!(redirected(&b) > 300, "others have lost the fast path");
+    let status = node.netns.run(|| node.minicnid("status").arg("--json").output().unwrap().stdout).unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+    let fast: Vec<_> = status["endpoints"].as_array().unwrap().iter().map(|pod| pod["fastPath"].clone()).collect();
+    assert_eq!(fast, [false, true, true], "{status}");
+    assert!(!status["problems"].to_string().contains(host), "{status}");
     // A forged source gets no answer, and a true one does.
     let ping = |from: &str| {
         let line = format!("ip addr replace {from}/32 dev eth0; ping -c 1 -W 1 -I {from} {}", b.address().unwrap());
