@@ -83,20 +83,20 @@ reasons! {
     TcpDisabled, tcp_disabled, Stack;
     /// The endpoint takes no part in the fast path.
     OptedOut, opted_out, Stack;
-    /// The packet's TTL ends here.
+    /// The packet's TTL or hop limit ends here.
     Ttl, ttl, Stack;
-    /// A multicast, broadcast or loopback destination, or the pod's own address.
+    /// A multicast, broadcast, loopback or IPv6 link-local destination, or the pod's own address.
     Destination, destination, Stack;
     /// Neither TCP nor UDP.
     Protocol, protocol, Stack;
     /// A fragment.
     Fragment, fragment, Stack;
-    /// IP options.
+    /// IPv4 options or an IPv6 extension header.
     Options, options, Stack;
     /// A header that is cut short, or a length that lies.
     Malformed, malformed, Stack;
-    /// Not IPv4.
-    NotIpv4, not_ipv4, Stack;
+    /// Neither IPv4 nor IPv6 (ARP, say).
+    NotIp, not_ip, Stack;
     /// A frame with a VLAN tag, or not addressed to the host's end.
     LinkLayer, link_layer, Stack;
     /// The interface is not in the endpoint map.

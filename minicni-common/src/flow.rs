@@ -1,12 +1,14 @@
 //! The flow cache: what was seen of a flow, in both directions.
 
+#![expect(clippy::inline_always, reason = "a call would cost the eBPF programs the inlining of everything around it")]
+
 use bytemuck::{Pod, Zeroable};
 
 use crate::names::NOTE_BITS;
 
 /// The normalised 5-tuple of an IPv4 TCP or UDP flow: both directions have the same key.
 ///
-/// The two ends are ordered by (address as the kernel loads it, port); the *direction* of a packet is 0 when its
+/// The two ends are ordered by (address as the machine loads it, port); the *direction* of a packet is 0 when its
 /// source is the first end and 1 when it is the second.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Pod, Zeroable)]
@@ -21,22 +23,86 @@ pub struct FlowKey4 {
 
 const _: () = assert!(size_of::<FlowKey4>() == 16);
 
+/// As [`FlowKey4`], of an IPv6 flow.
+///
+/// A key of its own, because the hash of a key costs by its length.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Pod, Zeroable)]
+pub struct FlowKey6 {
+    /// Addresses of the two ends, network byte order.
+    pub addresses: [[u8; 16]; 2],
+    /// Ports of the two ends, host byte order.
+    pub ports: [u16; 2],
+    /// 6 for TCP, 17 for UDP.
+    pub protocol: u32,
+}
+
+const _: () = assert!(size_of::<FlowKey6>() == 40);
+
 impl FlowKey4 {
-    /// The tag that a packet of this key and direction (0 or 1) bears on its way through the stack: its index in the map of
-    /// [`Note`]s, never 0.
+    /// The key of a packet with this source and destination, and its direction (0 or 1). Addresses are as the machine
+    /// loads them from the packet, ports in host byte order.
     #[must_use]
     #[inline(always)]
-    #[expect(
-        clippy::inline_always,
-        reason = "a call would cost the eBPF programs the inlining of everything around it"
-    )]
+    pub const fn new(source: (u32, u16), destination: (u32, u16), protocol: u8) -> (Self, u32) {
+        let swapped = end(source.0 as u64, source.1) > end(destination.0 as u64, destination.1);
+        let (first, second) = if swapped { (destination, source) } else { (source, destination) };
+        let addresses = [first.0.to_ne_bytes(), second.0.to_ne_bytes()];
+        (Self { addresses, ports: [first.1, second.1], protocol: protocol as u32 }, swapped as u32)
+    }
+
+    /// The tag that a packet of this key and direction bears on its way through the stack: its index in the map of
+    /// [`Note4`]s, never 0.
+    #[must_use]
+    #[inline(always)]
     pub const fn tag(&self, direction: u32) -> u16 {
         let [one, other] = [u32::from_ne_bytes(self.addresses[0]), u32::from_ne_bytes(self.addresses[1])];
-        let ports = (self.ports[0] as u32) << 16 | self.ports[1] as u32;
-        let mixed = one ^ other.rotate_left(11) ^ ports.wrapping_mul(0x9e37_79b1) ^ (self.protocol << 1 | direction);
-        // The upper bits of a product depend on all bits of its factors.
-        1 + (mixed.wrapping_mul(0x85eb_ca6b) >> (32 - NOTE_BITS)) as u16
+        tag([one, other], self.ports, self.protocol, direction)
     }
+}
+
+impl FlowKey6 {
+    /// As [`FlowKey4::new`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(source: (u128, u16), destination: (u128, u16), protocol: u8) -> (Self, u32) {
+        let swapped = source.0 > destination.0 || source.0 == destination.0 && source.1 > destination.1;
+        let (first, second) = if swapped { (destination, source) } else { (source, destination) };
+        let addresses = [first.0.to_ne_bytes(), second.0.to_ne_bytes()];
+        (Self { addresses, ports: [first.1, second.1], protocol: protocol as u32 }, swapped as u32)
+    }
+
+    /// As [`FlowKey4::tag`], for the map of [`Note6`]s.
+    #[must_use]
+    #[inline(always)]
+    pub const fn tag(&self, direction: u32) -> u16 {
+        let [one, other] = [u128::from_ne_bytes(self.addresses[0]), u128::from_ne_bytes(self.addresses[1])];
+        tag([fold(one), fold(other)], self.ports, self.protocol, direction)
+    }
+}
+
+/// The order of the two ends in an IPv4 key.
+#[inline(always)]
+const fn end(address: u64, port: u16) -> u64 {
+    address << 16 | port as u64
+}
+
+/// An IPv6 address as one word that depends on all of its bits.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "both halves of a word count")]
+const fn fold(address: u128) -> u32 {
+    let word = address as u64 ^ ((address >> 64) as u64).rotate_left(7);
+    word as u32 ^ (word >> 32) as u32
+}
+
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "NOTE_BITS are fewer than 16")]
+const fn tag(addresses: [u32; 2], ports: [u16; 2], protocol: u32, direction: u32) -> u16 {
+    let ports = (ports[0] as u32) << 16 | ports[1] as u32;
+    let mixed =
+        addresses[0] ^ addresses[1].rotate_left(11) ^ ports.wrapping_mul(0x9e37_79b1) ^ (protocol << 1 | direction);
+    // The upper bits of a product depend on all bits of its factors.
+    1 + (mixed.wrapping_mul(0x85eb_ca6b) >> (32 - NOTE_BITS)) as u16
 }
 
 /// What a packet was when it entered the host, found by the tag that it bears (`skb->tc_index`).
@@ -46,14 +112,26 @@ impl FlowKey4 {
 /// other.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Pod, Zeroable)]
-pub struct Note {
+pub struct Note4 {
     /// The flow.
     pub key: FlowKey4,
     /// The direction, 0 or 1.
     pub direction: u32,
 }
 
-const _: () = assert!(size_of::<Note>() == 20);
+const _: () = assert!(size_of::<Note4>() == 20);
+
+/// As [`Note4`], of an IPv6 packet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Pod, Zeroable)]
+pub struct Note6 {
+    /// The flow.
+    pub key: FlowKey6,
+    /// The direction, 0 or 1.
+    pub direction: u32,
+}
+
+const _: () = assert!(size_of::<Note6>() == 44);
 
 /// One direction of a flow: where it enters the host, and where the stack was seen to deliver it, unchanged.
 #[repr(C)]

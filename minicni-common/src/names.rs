@@ -3,7 +3,7 @@
 /// The version of everything pinned: the shape of the maps and what the programs make of them.
 ///
 /// It is the name of the directory below `bpfDir` that holds the pins, so that two versions never share a map.
-pub const LAYOUT_VERSION: &str = "v1";
+pub const LAYOUT_VERSION: &str = "v2";
 
 /// A map of the eBPF object and the name under which it is pinned.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -18,17 +18,21 @@ pub struct MapName {
 pub const ENDPOINTS: MapName = MapName { symbol: "ENDPOINTS", pin: "endpoints" };
 /// The IPv4 flow cache: [`FlowKey4`](crate::FlowKey4) -> [`Flow`](crate::Flow), least recently used goes first.
 pub const FLOWS4: MapName = MapName { symbol: "FLOWS4", pin: "flows4" };
+/// The IPv6 flow cache: [`FlowKey6`](crate::FlowKey6) -> [`Flow`](crate::Flow), as [`FLOWS4`].
+pub const FLOWS6: MapName = MapName { symbol: "FLOWS6", pin: "flows6" };
 /// Generations, `u64` each: index 0 counts for every flow, the others are the slots of [`slot`].
 pub const GENERATIONS: MapName = MapName { symbol: "GENERATIONS", pin: "generations" };
-/// What packets on their way through the stack entered as: `u32` tag -> [`Note`](crate::Note).
-pub const NOTES: MapName = MapName { symbol: "NOTES", pin: "notes" };
+/// What IPv4 packets on their way through the stack entered as: `u32` tag -> [`Note4`](crate::Note4).
+pub const NOTES4: MapName = MapName { symbol: "NOTES4", pin: "notes4" };
+/// What IPv6 packets on their way through the stack entered as: `u32` tag -> [`Note6`](crate::Note6).
+pub const NOTES6: MapName = MapName { symbol: "NOTES6", pin: "notes6" };
 /// One [`Counters`](crate::Counters) per CPU, at index 0.
 pub const COUNTERS: MapName = MapName { symbol: "COUNTERS", pin: "counters" };
 /// The ring buffer of aya-log; written only by programs that were loaded with a log level.
 pub const LOGS: MapName = MapName { symbol: "AYA_LOGS", pin: "logs" };
 
 /// Every map of the object.
-pub const MAPS: [MapName; 6] = [ENDPOINTS, FLOWS4, NOTES, GENERATIONS, COUNTERS, LOGS];
+pub const MAPS: [MapName; 8] = [ENDPOINTS, FLOWS4, FLOWS6, NOTES4, NOTES6, GENERATIONS, COUNTERS, LOGS];
 
 /// The program for packets that enter the host; also the name of its pin.
 pub const INGRESS: &str = "ingress";
@@ -37,12 +41,12 @@ pub const EGRESS: &str = "egress";
 
 /// Interfaces that the endpoint map has room for.
 pub const MAX_ENDPOINTS: u32 = 16_384;
-/// Flows that the cache has room for; one more evicts the least recently used.
+/// Flows of each address family that the cache has room for; one more evicts the least recently used.
 pub const MAX_FLOWS: u32 = 65_536;
 
 /// Bits of a tag. Two packets in the stack at once that share a tag cost the first its proof, nothing else.
 pub const NOTE_BITS: u32 = 12;
-/// Entries of [`NOTES`]; 0 is no tag.
+/// Entries of [`NOTES4`] and of [`NOTES6`]; 0 is no tag.
 pub const NOTE_ENTRIES: u32 = 1 + (1 << NOTE_BITS);
 
 /// Slots for the generations of interfaces, a power of two.

@@ -5,14 +5,27 @@ use aya_log_ebpf::debug;
 use minicni_common::{Direction, Flow, Reason};
 
 use crate::{
-    flow, maps,
-    parse::{self, FIN, RST, SYN},
+    flow,
+    header::Header,
+    ipv4::Ipv4,
+    ipv6::Ipv6,
+    maps,
+    parse::{self, FIN, Frame, RST, SYN},
 };
 
 #[inline(always)]
 pub fn run(ctx: &TcContext) {
-    let Ok(packet) = parse::parse(ctx) else { return };
-    let Some(flow) = maps::FLOWS4.get_ptr_mut(packet.key) else { return };
+    match parse::ether_type(ctx) {
+        Some(Ipv4::ETHER_TYPE) => delivered::<Ipv4>(ctx),
+        Some(Ipv6::ETHER_TYPE) => delivered::<Ipv6>(ctx),
+        _ => {}
+    }
+}
+
+#[inline(always)]
+fn delivered<H: Header>(ctx: &TcContext) {
+    let Ok(packet) = parse::parse::<H>(ctx) else { return };
+    let Some(flow) = H::flows().get_ptr_mut(packet.key) else { return };
     if packet.tcp_flags & (SYN | FIN | RST) != 0 {
         // Usually the ingress side has seen it already; a RST that the host's firewall made has no other.
         if flow::state(flow) == flow::PROMOTED {
@@ -32,9 +45,9 @@ pub fn run(ctx: &TcContext) {
     if !entered || from != there.in_ifindex || from == to || !flow::expected(there, now) {
         return twin(ctx, flow, there, to);
     }
-    let Some(headers) = parse::headers(ctx, size_of::<parse::Headers>()) else { return };
+    let Some(frame) = parse::headers::<H>(ctx, size_of::<Frame<H>>()) else { return };
     // SAFETY: `headers` found the whole struct inside the packet.
-    let ethernet = unsafe { (*headers).ethernet };
+    let ethernet = unsafe { (*frame).ethernet };
     if there.proofs == 0 {
         there.out_ifindex = to;
         there.ethernet = ethernet;
@@ -42,7 +55,7 @@ pub fn run(ctx: &TcContext) {
         debug!(ctx, "a flow left at {} and now leaves at {}", there.out_ifindex, to);
         return flow::reset(flow);
     }
-    let length = parse::wire_length(ctx);
+    let length = parse::wire_length::<H>(ctx);
     if length > there.length {
         there.length = length;
     }

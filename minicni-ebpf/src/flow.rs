@@ -4,9 +4,9 @@
 //! write costs a flow its promotion for a while (the counts then differ, and it starts anew), never a packet its way.
 
 use aya_ebpf::programs::TcContext;
-use minicni_common::{Direction, Flow, FlowState, Note, Reason};
+use minicni_common::{Direction, Flow, FlowState, Reason};
 
-use crate::{maps, parse::Packet};
+use crate::{header::Header, maps, parse::Packet};
 
 /// Packets of one direction that may be on their way through the stack at once; more count as lost.
 const IN_FLIGHT: u64 = 64;
@@ -36,10 +36,10 @@ pub fn unseen() -> Flow {
 
 /// One direction of a flow in the map.
 #[inline(always)]
-pub fn direction<'a>(flow: *mut Flow, index: usize) -> &'a mut Direction {
+pub fn direction<'a>(flow: *mut Flow, index: u32) -> &'a mut Direction {
     // SAFETY: `flow` is a value of the flow map, which stays readable and writable for the run of the program even
     // when it is evicted, and the index is masked to the two directions.
-    unsafe { &mut *(&raw mut (*flow).directions).cast::<Direction>().add(index & 1) }
+    unsafe { &mut *(&raw mut (*flow).directions).cast::<Direction>().add(index as usize & 1) }
 }
 
 /// The state of a flow in the map, read now.
@@ -111,7 +111,14 @@ pub fn gone(direction: &Direction) -> bool {
 
 /// Notes a packet that enters at `ifindex` and is handed to the stack, in its flow and on itself.
 #[inline(always)]
-pub fn note(ctx: &TcContext, packet: &Packet, direction: &mut Direction, ifindex: u32, now: u64, promoted: bool) {
+pub fn note<H: Header>(
+    ctx: &TcContext,
+    packet: &Packet<H>,
+    direction: &mut Direction,
+    ifindex: u32,
+    now: u64,
+    promoted: bool,
+) {
     // A packet that was dropped long ago, or a count that two CPUs wrote at once, must not keep a busy flow from its
     // promotion for good.
     if !promoted && direction.noted >= WINDOW && direction.noted != direction.proofs {
@@ -127,21 +134,28 @@ pub fn note(ctx: &TcContext, packet: &Packet, direction: &mut Direction, ifindex
         direction.noted_at = now;
     }
     direction.noted += 1;
-    let index = packet.direction as u32;
-    let tag = packet.key.tag(index);
-    if let Some(note) = maps::note(tag) {
-        *note = Note { key: packet.key, direction: index };
+    let tag = H::tag(&packet.key, packet.direction);
+    if let Some(note) = noted::<H>(tag) {
+        *note = H::note(packet.key, packet.direction);
         set_tag(ctx, tag);
     }
 }
 
 /// Takes the tag off a packet and says whether it entered the host as what it leaves as.
 #[inline(always)]
-pub fn entered_as(ctx: &TcContext, packet: &Packet) -> bool {
+pub fn entered_as<H: Header>(ctx: &TcContext, packet: &Packet<H>) -> bool {
     // SAFETY: a read of the context, which the verifier checks.
     let tag = unsafe { (*ctx.skb.skb).tc_index } as u16;
     untag(ctx);
-    tag != 0 && maps::note(tag).is_some_and(|note| note.key == packet.key && note.direction == packet.direction as u32)
+    tag != 0 && noted::<H>(tag).is_some_and(|note| *note == H::note(packet.key, packet.direction))
+}
+
+/// The note under a tag.
+#[inline(always)]
+fn noted<'a, H: Header>(tag: u16) -> Option<&'a mut H::Note> {
+    // SAFETY: a value of an array stays where it is. Other CPUs may write it at the same time; a mixture of two notes is
+    // a note of no packet, or of the right one.
+    H::notes().get_ptr_mut(u32::from(tag)).map(|note| unsafe { &mut *note })
 }
 
 /// Takes off whatever tag a packet brings along: a pod may have traffic control of its own.

@@ -9,27 +9,41 @@ use aya_log_ebpf::debug;
 use minicni_common::{Direction, Endpoint, EndpointKind, Flow, Reason};
 
 use crate::{
-    drop, flow, maps,
-    parse::{self, FIN, Other, Packet, RST, SYN},
+    drop, flow,
+    header::Header,
+    ipv4::Ipv4,
+    ipv6::Ipv6,
+    maps,
+    parse::{self, FIN, Frame, Other, Packet, RST, SYN},
     stack,
 };
 
-/// 255.255.255.255, the destination of a DHCP client that has no address yet.
-const BROADCAST: u32 = u32::MAX;
-
 #[inline(always)]
 pub fn run(ctx: &TcContext) -> i32 {
-    let packet = match parse::parse(ctx) {
+    match parse::ether_type(ctx) {
+        Some(Ipv4::ETHER_TYPE) => entered::<Ipv4>(ctx),
+        Some(Ipv6::ETHER_TYPE) => entered::<Ipv6>(ctx),
+        other => {
+            let reason = if other.is_some() { Reason::NotIp } else { Reason::Malformed };
+            stack(if endpoint(interface(ctx)).is_some() { reason } else { Reason::UnknownInterface })
+        }
+    }
+}
+
+/// An IP packet enters.
+#[inline(always)]
+fn entered<H: Header>(ctx: &TcContext) -> i32 {
+    let packet = match parse::parse::<H>(ctx) {
         Ok(packet) => packet,
         Err(other) => return unfit(ctx, &other),
     };
     if !parse::is_for_host(ctx) {
-        let (source, destination) = (Some(packet.source), packet.destination);
-        return unfit(ctx, &Other { reason: Reason::LinkLayer, source, destination });
+        let addresses = Some((packet.source, packet.destination));
+        return unfit::<H>(ctx, &Other { reason: Reason::LinkLayer, addresses });
     }
     // SAFETY: the helper has no preconditions. It is a load of the kernel's tick count, inlined by the verifier.
     let now = unsafe { bpf_jiffies64() };
-    let flow = maps::FLOWS4.get_ptr_mut(packet.key);
+    let flow = H::flows().get_ptr_mut(packet.key);
     if let Some(flow) = flow
         && let Some(action) = redirect(ctx, &packet, flow, now)
     {
@@ -42,7 +56,7 @@ pub fn run(ctx: &TcContext) -> i32 {
 ///
 /// Nothing is written to the flow here, so its two directions do not slow each other down on two CPUs.
 #[inline(always)]
-fn redirect(ctx: &TcContext, packet: &Packet, flow: *mut Flow, now: u64) -> Option<i32> {
+fn redirect<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: *mut Flow, now: u64) -> Option<i32> {
     let ifindex = interface(ctx);
     let there: &Direction = flow::direction(flow, packet.direction);
     let back: &Direction = flow::direction(flow, packet.direction ^ 1);
@@ -53,7 +67,7 @@ fn redirect(ctx: &TcContext, packet: &Packet, flow: *mut Flow, now: u64) -> Opti
         || packet.ttl <= 1
         || age > maps::refresh()
         || there.noted != there.proofs && age > maps::grace()
-        || parse::wire_length(ctx) > there.length
+        || parse::wire_length::<H>(ctx) > there.length
         || there.generation != maps::generation(ifindex)
         || back.generation != maps::generation(back.in_ifindex)
         || flow::generation(flow) != maps::global_generation()
@@ -65,14 +79,11 @@ fn redirect(ctx: &TcContext, packet: &Packet, flow: *mut Flow, now: u64) -> Opti
     if flow::state(flow) != flow::PROMOTED {
         return None;
     }
-    let headers = parse::headers(ctx, size_of::<parse::Headers>())?;
-    // SAFETY: `headers` found the whole struct inside the packet.
+    let frame = parse::headers::<H>(ctx, size_of::<Frame<H>>())?;
+    // SAFETY: `headers` found the whole struct inside the packet, and IP headers are packed as it is.
     unsafe {
-        (*headers).ethernet = ethernet;
-        (*headers).ttl -= 1;
-        // As ip_decrease_ttl() does: https://elixir.bootlin.com/linux/v6.12/source/include/net/ip.h#L470
-        let sum = u32::from((*headers).checksum) + u32::from(0x0100_u16.to_be());
-        (*headers).checksum = (sum + u32::from(sum >= 0xffff)) as u16;
+        (*frame).ethernet = ethernet;
+        (*(&raw mut (*frame).ip)).decrement_ttl(ctx);
     }
     maps::count(Reason::Redirected);
     // SAFETY: the helper takes any index; one that does not exist drops the packet.
@@ -81,13 +92,13 @@ fn redirect(ctx: &TcContext, packet: &Packet, flow: *mut Flow, now: u64) -> Opti
 
 /// The slow path: notes the packet if its flow may be promoted one day, and leaves it to the stack.
 #[inline(always)]
-fn watch(ctx: &TcContext, packet: &Packet, flow: Option<*mut Flow>, now: u64) -> i32 {
+fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: Option<*mut Flow>, now: u64) -> i32 {
     flow::untag(ctx);
     let ifindex = interface(ctx);
     let Some(endpoint) = endpoint(ifindex) else {
         return stack(Reason::UnknownInterface);
     };
-    if is_spoofed(endpoint, packet.source, packet.destination) {
+    if is_spoofed::<H>(endpoint, packet.source, packet.destination) {
         return drop(Reason::SpoofedSource);
     }
     if let Err(reason) = qualifies(packet, endpoint) {
@@ -103,7 +114,7 @@ fn watch(ctx: &TcContext, packet: &Packet, flow: Option<*mut Flow>, now: u64) ->
         let mut unseen = flow::unseen();
         flow::note(ctx, packet, flow::direction(&raw mut unseen, packet.direction), ifindex, now, false);
         // The map makes room by itself; it fails only when another CPU was first, which is as good.
-        let _ = maps::FLOWS4.insert(packet.key, unseen, u64::from(BPF_NOEXIST));
+        let _ = H::flows().insert(packet.key, unseen, u64::from(BPF_NOEXIST));
         return stack(Reason::Learning);
     };
     let before = flow::state(flow);
@@ -129,7 +140,7 @@ fn watch(ctx: &TcContext, packet: &Packet, flow: Option<*mut Flow>, now: u64) ->
 
 /// Whether packets like this one may ever be redirected.
 #[inline(always)]
-fn qualifies(packet: &Packet, endpoint: &Endpoint) -> Result<(), Reason> {
+fn qualifies<H: Header>(packet: &Packet<H>, endpoint: &Endpoint) -> Result<(), Reason> {
     if endpoint.flags & Endpoint::NO_FAST_PATH != 0 {
         return Err(Reason::OptedOut);
     }
@@ -139,8 +150,7 @@ fn qualifies(packet: &Packet, endpoint: &Endpoint) -> Result<(), Reason> {
     if packet.ttl <= 1 {
         return Err(Reason::Ttl);
     }
-    let first = packet.destination.to_ne_bytes()[0];
-    if first >= 224 || first == 127 || packet.destination == packet.source {
+    if !H::is_routable(packet.source, packet.destination) {
         return Err(Reason::Destination);
     }
     Ok(())
@@ -148,24 +158,22 @@ fn qualifies(packet: &Packet, endpoint: &Endpoint) -> Result<(), Reason> {
 
 /// A packet that the fast path cannot take; its source address still has to be right.
 #[inline(always)]
-fn unfit(ctx: &TcContext, other: &Other) -> i32 {
+fn unfit<H: Header>(ctx: &TcContext, other: &Other<H>) -> i32 {
     let Some(endpoint) = endpoint(interface(ctx)) else {
         return stack(Reason::UnknownInterface);
     };
-    if let Some(source) = other.source
-        && is_spoofed(endpoint, source, other.destination)
+    if let Some((source, destination)) = other.addresses
+        && is_spoofed::<H>(endpoint, source, destination)
     {
         return drop(Reason::SpoofedSource);
     }
     stack(other.reason)
 }
 
-/// Whether an IPv4 packet from a pod bears a source address that is not the pod's.
+/// Whether a packet from a pod bears a source address that is not the pod's.
 #[inline(always)]
-fn is_spoofed(endpoint: &Endpoint, source: u32, destination: u32) -> bool {
-    endpoint.kind == EndpointKind::Pod as u32
-        && source != u32::from_ne_bytes(endpoint.ipv4)
-        && !(source == 0 && destination == BROADCAST)
+fn is_spoofed<H: Header>(endpoint: &Endpoint, source: H::Address, destination: H::Address) -> bool {
+    endpoint.kind == EndpointKind::Pod as u32 && !H::may_send(endpoint, source, destination)
 }
 
 #[inline(always)]

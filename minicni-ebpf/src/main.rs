@@ -8,7 +8,10 @@
 
 mod egress;
 mod flow;
+mod header;
 mod ingress;
+mod ipv4;
+mod ipv6;
 mod maps;
 mod parse;
 

@@ -2,22 +2,30 @@
 
 use aya_ebpf::{
     Global,
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, PerCpuArray},
     macros::btf_map,
 };
 use minicni_common::{
-    Counters, Endpoint, Flow, FlowKey4, Note, Reason,
-    names::{GENERATION_ENTRIES, GLOBAL_GENERATION, MAX_ENDPOINTS, MAX_FLOWS, NOTE_ENTRIES, slot},
+    Counters, Endpoint, FlowKey4, FlowKey6, Note4, Note6, Reason,
+    names::{GENERATION_ENTRIES, GLOBAL_GENERATION, MAX_ENDPOINTS, slot},
 };
+
+use crate::header::{Flows, Notes};
 
 #[btf_map]
 pub static ENDPOINTS: HashMap<u32, Endpoint, { MAX_ENDPOINTS as usize }> = HashMap::new();
 
 #[btf_map]
-pub static FLOWS4: LruHashMap<FlowKey4, Flow, { MAX_FLOWS as usize }> = LruHashMap::new();
+pub static FLOWS4: Flows<FlowKey4> = Flows::new();
 
 #[btf_map]
-static NOTES: Array<Note, { NOTE_ENTRIES as usize }> = Array::new();
+pub static FLOWS6: Flows<FlowKey6> = Flows::new();
+
+#[btf_map]
+pub static NOTES4: Notes<Note4> = Notes::new();
+
+#[btf_map]
+pub static NOTES6: Notes<Note6> = Notes::new();
 
 #[btf_map]
 static GENERATIONS: Array<u64, { GENERATION_ENTRIES as usize }> = Array::new();
@@ -76,14 +84,6 @@ pub fn global_generation() -> u64 {
 #[inline(always)]
 pub fn generation(ifindex: u32) -> u64 {
     GENERATIONS.get(slot(ifindex)).copied().unwrap_or_default()
-}
-
-/// The note under a tag.
-#[inline(always)]
-pub fn note<'a>(tag: u16) -> Option<&'a mut Note> {
-    // SAFETY: a value of an array stays where it is. Other CPUs may write it at the same time; a mixture of two notes is
-    // a note of no packet, or of the right one.
-    NOTES.get_ptr_mut(u32::from(tag)).map(|note| unsafe { &mut *note })
 }
 
 /// Adds one to the counter of a reason on this CPU.

@@ -3,92 +3,82 @@
 use core::mem::offset_of;
 
 use aya_ebpf::{helpers::bpf_skb_pull_data, programs::TcContext};
-use minicni_common::{FlowKey4, Reason};
+use minicni_common::Reason;
+
+use crate::header::Header;
 
 /// `PACKET_HOST` of linux/if_packet.h: the frame's destination is this interface's own MAC address.
 const PACKET_HOST: u32 = 0;
-const ETH_P_IP: u16 = 0x0800;
-/// IPv4, five words of header, so no options.
-const VERSION_AND_LENGTH: u8 = 0x45;
-/// The offset, "more fragments" and the reserved bit; "don't fragment" is not among them.
-const FRAGMENT_BITS: u16 = 0xbfff;
-pub const IPPROTO_TCP: u8 = 6;
+const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
 
 pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
 pub const RST: u8 = 0x04;
 
-/// Ethernet and IPv4 headers and the first eight bytes behind them: all of UDP's header, and TCP's ports.
+/// Ethernet and IP headers and the first eight bytes behind them: all of UDP's header, and TCP's ports.
 ///
 /// Fields are in network byte order. Packed to two bytes, because that is all that the frame's start promises of the
 /// addresses' alignment.
 #[repr(C, packed(2))]
-pub struct Headers {
+pub struct Frame<H> {
     pub ethernet: [u8; 12],
-    pub ether_type: u16,
-    pub version_and_length: u8,
-    pub tos: u8,
-    pub total_length: u16,
-    pub identification: u16,
-    pub fragment: u16,
-    pub ttl: u8,
-    pub protocol: u8,
-    pub checksum: u16,
-    pub source: u32,
-    pub destination: u32,
-    pub source_port: u16,
-    pub destination_port: u16,
-    pub rest: u32,
+    ether_type: u16,
+    pub ip: H,
+    source_port: u16,
+    destination_port: u16,
+    rest: u32,
 }
 
-const ETHERNET_LENGTH: usize = offset_of!(Headers, version_and_length);
-const IP_LENGTH: usize = offset_of!(Headers, source_port) - ETHERNET_LENGTH;
-const TRANSPORT_OFFSET: usize = ETHERNET_LENGTH + IP_LENGTH;
 const UDP_LENGTH: usize = 8;
 const TCP_LENGTH: usize = 20;
-const TCP_FLAGS_OFFSET: usize = TRANSPORT_OFFSET + 13;
+/// Where TCP's header has its flags.
+const TCP_FLAGS: usize = 13;
+
+impl<H> Frame<H> {
+    /// Where the IP header begins.
+    const IP: usize = offset_of!(Self, ip);
+    /// Where the TCP or UDP header begins.
+    const TRANSPORT: usize = offset_of!(Self, source_port);
+}
 
 /// A plain TCP or UDP packet.
-pub struct Packet {
-    pub key: FlowKey4,
-    /// 0 or 1, see [`FlowKey4`].
-    pub direction: usize,
-    /// Network byte order.
-    pub source: u32,
-    /// Network byte order.
-    pub destination: u32,
+pub struct Packet<H: Header> {
+    pub key: H::Key,
+    /// 0 or 1, see [`FlowKey4`](minicni_common::FlowKey4).
+    pub direction: u32,
+    pub source: H::Address,
+    pub destination: H::Address,
     pub tcp_flags: u8,
     pub ttl: u8,
     pub tcp: bool,
 }
 
-/// A packet that the fast path does not take.
-pub struct Other {
+/// An IP packet that the fast path does not take.
+pub struct Other<H: Header> {
     pub reason: Reason,
-    /// The IPv4 source address in network byte order, where there is one.
-    pub source: Option<u32>,
-    /// The IPv4 destination address in network byte order, where there is one.
-    pub destination: u32,
+    /// Source and destination, where there is a whole header.
+    pub addresses: Option<(H::Address, H::Address)>,
 }
 
-impl Other {
-    #[inline(always)]
-    fn without_addresses(reason: Reason) -> Self {
-        Self { reason, source: None, destination: 0 }
-    }
+/// What the Ethernet header says that follows, when there is a whole one.
+#[inline(always)]
+pub fn ether_type(ctx: &TcContext) -> Option<u16> {
+    let frame = headers::<()>(ctx, Frame::<()>::IP)?;
+    // SAFETY: `headers` found the Ethernet header inside the packet.
+    Some(u16::from_be(unsafe { (*frame).ether_type }))
 }
 
 /// The packet's headers for reading and writing, when `length` bytes of it are there and contiguous.
 #[inline(always)]
-pub fn headers(ctx: &TcContext, length: usize) -> Option<*mut Headers> {
+pub fn headers<H>(ctx: &TcContext, length: usize) -> Option<*mut Frame<H>> {
     let start = ctx.data();
-    if start + length > ctx.data_end() { None } else { Some(start as *mut Headers) }
+    if start + length > ctx.data_end() { None } else { Some(start as *mut Frame<H>) }
 }
 
 /// Makes `length` bytes contiguous, then as [`headers`].
 #[inline(always)]
-fn pulled_headers(ctx: &TcContext, length: usize) -> Option<*mut Headers> {
+fn pulled_headers<H>(ctx: &TcContext, length: usize) -> Option<*mut Frame<H>> {
     if let Some(headers) = headers(ctx, length) {
         return Some(headers);
     }
@@ -101,10 +91,10 @@ fn pulled_headers(ctx: &TcContext, length: usize) -> Option<*mut Headers> {
 
 /// The length of the frame as one segment on the wire; for a GSO packet that of its segments.
 #[inline(always)]
-pub fn wire_length(ctx: &TcContext) -> u32 {
+pub fn wire_length<H>(ctx: &TcContext) -> u32 {
     // SAFETY: reads of the context, which the verifier checks.
     let (length, gso_size) = unsafe { ((*ctx.skb.skb).len, (*ctx.skb.skb).gso_size) };
-    if gso_size == 0 { length } else { gso_size + (TRANSPORT_OFFSET + TCP_LENGTH) as u32 }
+    if gso_size == 0 { length } else { gso_size + (Frame::<H>::TRANSPORT + TCP_LENGTH) as u32 }
 }
 
 /// Whether a frame that enters the host is addressed to it and bears no VLAN tag.
@@ -114,89 +104,49 @@ pub fn is_for_host(ctx: &TcContext) -> bool {
     unsafe { (*ctx.skb.skb).pkt_type == PACKET_HOST && (*ctx.skb.skb).vlan_present == 0 }
 }
 
-/// Parses a frame; the other side of the result says why the stack must have it.
+/// Parses a frame whose Ethernet header announces an `H`; the other side of the result says why the stack must have it.
 #[inline(always)]
-pub fn parse(ctx: &TcContext) -> Result<Packet, Other> {
-    let Some(h) = pulled_headers(ctx, TRANSPORT_OFFSET + UDP_LENGTH) else {
+pub fn parse<H: Header>(ctx: &TcContext) -> Result<Packet<H>, Other<H>> {
+    let Some(frame) = pulled_headers::<H>(ctx, size_of::<Frame<H>>()) else {
         return Err(short(ctx));
     };
     // SAFETY: `pulled_headers` found the whole struct inside the packet.
-    let h = unsafe { &*h };
-    if h.ether_type != ETH_P_IP.to_be() {
-        return Err(Other::without_addresses(Reason::NotIpv4));
-    }
-    let (source, destination) = (h.source, h.destination);
-    let other = |reason| Other { reason, source: Some(source), destination };
-    if h.version_and_length != VERSION_AND_LENGTH {
-        return Err(other(if h.version_and_length >> 4 == 4 && h.version_and_length & 0xf > 5 {
-            Reason::Options
-        } else {
-            Reason::Malformed
-        }));
-    }
-    if h.fragment & FRAGMENT_BITS.to_be() != 0 {
-        return Err(other(Reason::Fragment));
-    }
-    let protocol = h.protocol;
+    let frame = unsafe { &*frame };
+    let ip = frame.ip;
+    let (source, destination) = (ip.source(), ip.destination());
+    let other = |reason| Other { reason, addresses: Some((source, destination)) };
+    let protocol = ip.protocol().map_err(other)?;
     let tcp = protocol == IPPROTO_TCP;
     if !tcp && protocol != IPPROTO_UDP {
         return Err(other(Reason::Protocol));
     }
     let transport = if tcp { TCP_LENGTH } else { UDP_LENGTH };
-    let total = usize::from(u16::from_be(h.total_length));
-    if total < IP_LENGTH + transport || total + ETHERNET_LENGTH > ctx.len() as usize {
+    let length = ip.length();
+    if length < size_of::<H>() + transport || Frame::<H>::IP + length > ctx.len() as usize {
         return Err(other(Reason::Malformed));
     }
-    let ttl = h.ttl;
-    let (source_port, destination_port) = (u16::from_be(h.source_port), u16::from_be(h.destination_port));
-    let swapped = end(source, source_port) > end(destination, destination_port);
-    let (addresses, ports) = if swapped {
-        ([destination, source], [destination_port, source_port])
-    } else {
-        ([source, destination], [source_port, destination_port])
-    };
-    let key = FlowKey4 {
-        addresses: [addresses[0].to_ne_bytes(), addresses[1].to_ne_bytes()],
-        ports,
-        protocol: u32::from(protocol),
-    };
+    let ttl = ip.ttl();
+    let (source_port, destination_port) = (u16::from_be(frame.source_port), u16::from_be(frame.destination_port));
+    let (key, direction) = H::key((source, source_port), (destination, destination_port), protocol);
     let tcp_flags = if tcp {
-        let Some(h) = pulled_headers(ctx, TRANSPORT_OFFSET + TCP_LENGTH) else {
+        let Some(frame) = pulled_headers::<H>(ctx, Frame::<H>::TRANSPORT + TCP_LENGTH) else {
             return Err(other(Reason::Malformed));
         };
         // SAFETY: `pulled_headers` found TCP's header inside the packet.
-        unsafe { *h.cast::<u8>().add(TCP_FLAGS_OFFSET) }
+        unsafe { *frame.cast::<u8>().add(Frame::<H>::TRANSPORT + TCP_FLAGS) }
     } else {
         0
     };
-    Ok(Packet { key, direction: usize::from(swapped), source, destination, tcp_flags, ttl, tcp })
+    Ok(Packet { key, direction, source, destination, tcp_flags, ttl, tcp })
 }
 
-/// The order of the two ends in a key.
+/// What to say of a frame too short for UDP: its source counts all the same.
 #[inline(always)]
-fn end(address: u32, port: u16) -> u64 {
-    u64::from(address) << 16 | u64::from(port)
-}
-
-/// What to say of a frame too short for UDP: it may be short and honest (ARP, ICMP), and its source counts.
-#[inline(always)]
-fn short(ctx: &TcContext) -> Other {
-    let Some(h) = pulled_headers(ctx, TRANSPORT_OFFSET) else {
-        let Some(h) = headers(ctx, ETHERNET_LENGTH) else {
-            return Other::without_addresses(Reason::Malformed);
-        };
-        // SAFETY: `headers` found the Ethernet header inside the packet.
-        let ether_type = unsafe { (&raw const (*h).ether_type).read() };
-        return Other::without_addresses(if ether_type == ETH_P_IP.to_be() {
-            Reason::Malformed
-        } else {
-            Reason::NotIpv4
-        });
+fn short<H: Header>(ctx: &TcContext) -> Other<H> {
+    let Some(frame) = pulled_headers::<H>(ctx, Frame::<H>::TRANSPORT) else {
+        return Other { reason: Reason::Malformed, addresses: None };
     };
     // SAFETY: `pulled_headers` found the Ethernet and IP headers inside the packet.
-    let (ether_type, source, destination) = unsafe { ((*h).ether_type, (*h).source, (*h).destination) };
-    if ether_type != ETH_P_IP.to_be() {
-        return Other::without_addresses(Reason::NotIpv4);
-    }
-    Other { reason: Reason::Malformed, source: Some(source), destination }
+    let ip = unsafe { (&raw const (*frame).ip).read() };
+    Other { reason: Reason::Malformed, addresses: Some((ip.source(), ip.destination())) }
 }

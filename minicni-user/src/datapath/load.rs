@@ -6,10 +6,10 @@ use aya::{
     programs::{ProgramError, SchedClassifier},
 };
 use minicni_common::{
-    Counters, Endpoint, Flow, FlowKey4, Note,
+    Counters, Endpoint, Flow, FlowKey4, FlowKey6, Note4, Note6,
     names::{
-        COUNTERS, EGRESS, ENDPOINTS, FLOWS4, GENERATION_ENTRIES, GENERATIONS, INGRESS, MAPS, MAX_ENDPOINTS, MAX_FLOWS,
-        MapName, NOTE_ENTRIES, NOTES, constants,
+        COUNTERS, EGRESS, ENDPOINTS, FLOWS4, FLOWS6, GENERATION_ENTRIES, GENERATIONS, INGRESS, MAPS, MAX_ENDPOINTS,
+        MAX_FLOWS, MapName, NOTE_ENTRIES, NOTES4, NOTES6, constants,
     },
 };
 
@@ -107,12 +107,14 @@ impl Shape {
 }
 
 /// The shapes of the maps that the object declares.
-fn shapes() -> [Shape; 5] {
+fn shapes() -> [Shape; 7] {
     const INDEX: usize = size_of::<u32>();
     [
         Shape::new(ENDPOINTS, MapType::Hash, INDEX, size_of::<Endpoint>(), MAX_ENDPOINTS),
         Shape::new(FLOWS4, MapType::LruHash, size_of::<FlowKey4>(), size_of::<Flow>(), MAX_FLOWS),
-        Shape::new(NOTES, MapType::Array, INDEX, size_of::<Note>(), NOTE_ENTRIES),
+        Shape::new(FLOWS6, MapType::LruHash, size_of::<FlowKey6>(), size_of::<Flow>(), MAX_FLOWS),
+        Shape::new(NOTES4, MapType::Array, INDEX, size_of::<Note4>(), NOTE_ENTRIES),
+        Shape::new(NOTES6, MapType::Array, INDEX, size_of::<Note6>(), NOTE_ENTRIES),
         Shape::new(GENERATIONS, MapType::Array, INDEX, size_of::<u64>(), GENERATION_ENTRIES),
         Shape::new(COUNTERS, MapType::PerCpuArray, INDEX, size_of::<Counters>(), 1),
     ]

@@ -4,16 +4,25 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
 use minicni_common::{
-    Counters, Endpoint, Flow, FlowKey4,
-    names::{COUNTERS, ENDPOINTS, FLOWS4, GENERATIONS, GLOBAL_GENERATION, slot},
+    Counters, Endpoint,
+    names::{COUNTERS, ENDPOINTS, GENERATIONS, GLOBAL_GENERATION, slot},
 };
 use nix::time::{ClockId, clock_gettime};
 
 use super::{DatapathError, Pins, load::open_map};
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(MapError) -> DatapathError {
+pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(MapError) -> DatapathError {
     let path = path.to_path_buf();
     move |source| DatapathError::Map { action, path, source }
+}
+
+/// Whether an entry was not there to be removed.
+pub(super) fn is_absence(error: &MapError) -> bool {
+    match error {
+        MapError::KeyNotFound => true,
+        MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(nix::libc::ENOENT),
+        _ => false,
+    }
 }
 
 /// The endpoint map: what each interface is.
@@ -49,8 +58,7 @@ impl Endpoints {
     pub fn remove(&mut self, ifindex: u32) -> Result<bool, DatapathError> {
         match self.map.remove(&ifindex) {
             Ok(()) => Ok(true),
-            Err(MapError::KeyNotFound) => Ok(false),
-            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(nix::libc::ENOENT) => Ok(false),
+            Err(error) if is_absence(&error) => Ok(false),
             Err(error) => Err(failed("remove from", &self.path)(error)),
         }
     }
@@ -58,35 +66,6 @@ impl Endpoints {
     /// Every interface, in no order.
     pub fn all(&self) -> Result<Vec<(u32, Endpoint)>, DatapathError> {
         self.map.iter().collect::<Result<_, _>>().map_err(failed("read", &self.path))
-    }
-}
-
-/// The flow cache.
-#[derive(Debug)]
-pub struct Flows {
-    map: HashMap<MapData, FlowKey4, Flow>,
-    path: PathBuf,
-}
-
-impl Flows {
-    /// Opens the pinned map.
-    pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
-        let path = pins.map(FLOWS4);
-        let map = HashMap::try_from(open_map(pins, FLOWS4)?).map_err(failed("open", &path))?;
-        Ok(Self { map, path })
-    }
-
-    /// Every flow that was seen lately, in no order. Flows come and go meanwhile.
-    pub fn all(&self) -> Result<Vec<(FlowKey4, Flow)>, DatapathError> {
-        self.map.iter().collect::<Result<_, _>>().map_err(failed("read", &self.path))
-    }
-
-    /// Forgets one flow; it proves itself again.
-    pub fn remove(&mut self, key: &FlowKey4) -> Result<(), DatapathError> {
-        match self.map.remove(key) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(failed("remove from", &self.path)(error)),
-        }
     }
 }
 

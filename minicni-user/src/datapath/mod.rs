@@ -3,12 +3,14 @@
 
 mod constants;
 mod error;
+mod flows;
 mod load;
 mod maps;
 mod pins;
 
 pub use constants::Constants;
 pub use error::DatapathError;
+pub use flows::{FlowKey, Flows};
 pub use load::{OBJECT, load};
-pub use maps::{Endpoints, Flows, Generations, counters};
+pub use maps::{Endpoints, Generations, counters};
 pub use pins::{Pins, Programs};

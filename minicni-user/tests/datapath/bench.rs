@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsFd as _,
     path::{Path, PathBuf},
     thread,
@@ -30,21 +31,40 @@ pub(crate) const OK: u32 = u32::MAX;
 pub(crate) const SHOT: u32 = 2;
 pub(crate) const REDIRECT: u32 = 7;
 
+/// The family of the addresses that a test's frames bear.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
 /// A pod as the datapath knows it.
 #[derive(Clone, Copy)]
 pub(crate) struct Pod {
     pub(crate) ifindex: u32,
-    pub(crate) address: [u8; 4],
+    /// The one of its two addresses that the test is about.
+    pub(crate) address: IpAddr,
+    pub(crate) ipv4: Ipv4Addr,
+    pub(crate) ipv6: Ipv6Addr,
     pub(crate) mac: [u8; 6],
     pub(crate) host_mac: [u8; 6],
+}
+
+impl Pod {
+    /// The pod, spoken to with its other address.
+    pub(crate) fn with(self, address: impl Into<IpAddr>) -> Self {
+        Self { address: address.into(), ..self }
+    }
 }
 
 /// Pod A, pod B, the pinned programs, and what was pushed through them so far.
 pub(crate) struct Bench {
     pub(crate) a: Pod,
     pub(crate) b: Pod,
+    /// A virtual address, of no pod.
+    pub(crate) virtual_address: IpAddr,
     pub(crate) pins: Pins,
-    name: &'static str,
+    name: String,
     frames: Vec<(Duration, Vec<u8>)>,
 }
 
@@ -59,13 +79,21 @@ pub(crate) fn patient() -> Constants {
     Constants { proofs: 8, refresh: 1 << 32, idle: 1 << 33, grace: 1 << 31, tcp: true }
 }
 
+/// Runs a test with IPv4 and with IPv6.
+pub(crate) fn run(name: &str, constants: Constants, test: impl Fn(&mut Bench) + Sync) {
+    for family in [Family::V4, Family::V6] {
+        run_with(family, name, constants, &test);
+    }
+}
+
 /// Runs a test on a thread of its own, in namespaces of its own.
-pub(crate) fn run(name: &'static str, constants: Constants, test: impl FnOnce(&mut Bench) + Send) {
+pub(crate) fn run_with(family: Family, name: &str, constants: Constants, test: impl Fn(&mut Bench) + Sync) {
+    eprintln!("{name} with {family:?}");
     assert!(geteuid().is_root(), "the datapath tests load eBPF programs and need root; run `sudo -E cargo xtask test`");
     let outcome = thread::scope(|scope| {
         scope
             .spawn(|| {
-                let mut bench = Bench::new(name, &constants);
+                let mut bench = Bench::new(family, name, &constants);
                 test(&mut bench);
             })
             .join()
@@ -76,7 +104,7 @@ pub(crate) fn run(name: &'static str, constants: Constants, test: impl FnOnce(&m
 }
 
 impl Bench {
-    fn new(name: &'static str, constants: &Constants) -> Self {
+    fn new(family: Family, name: &str, constants: &Constants) -> Self {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
         // The mount is seen by this thread alone and goes with it; any directory will do.
@@ -93,24 +121,35 @@ impl Bench {
             let pair = veth(&end(&host, host_mac), &end(&peer, [2, 0, 0, 0, 0, number]), netns.as_fd()).unwrap();
             Socket::open().unwrap().batch(vec![pair]).unwrap();
             let ifindex = if_nametoindex(host.as_str()).unwrap();
-            Pod { ifindex, address: [10, 1, 0, number], mac: [2, 0, 0, 0, 0, number], host_mac }
+            let (ipv4, ipv6) =
+                (Ipv4Addr::new(10, 1, 0, number), Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number.into()));
+            let address = match family {
+                Family::V4 => ipv4.into(),
+                Family::V6 => ipv6.into(),
+            };
+            Pod { ifindex, address, ipv4, ipv6, mac: [2, 0, 0, 0, 0, number], host_mac }
         };
         let (a, b) = (pod(2), pod(3));
-        let mut bench = Self { a, b, pins, name, frames: Vec::new() };
+        let virtual_address = match family {
+            Family::V4 => Ipv4Addr::new(10, 96, 0, 1).into(),
+            Family::V6 => Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 1).into(),
+        };
+        let name = format!("{name}-{family:?}");
+        let mut bench = Self { a, b, virtual_address, pins, name, frames: Vec::new() };
         bench.enter(a, 0);
         bench.enter(b, 0);
         bench
     }
 
-    /// Enters a pod into the endpoint map.
+    /// Enters a pod into the endpoint map, with both of its addresses.
     pub(crate) fn enter(&mut self, pod: Pod, flags: u32) {
         let endpoint = Endpoint {
             kind: EndpointKind::Pod as u32,
             flags,
-            ipv4: pod.address,
+            ipv4: pod.ipv4.octets(),
             mac: pod.mac,
             reserved: [0; 2],
-            ipv6: [0; 16],
+            ipv6: pod.ipv6.octets(),
         };
         Endpoints::open(&self.pins).unwrap().insert(pod.ifindex, &endpoint).unwrap();
     }
@@ -124,6 +163,14 @@ impl Bench {
         let flows = Flows::open(&self.pins).unwrap().all().unwrap();
         assert_eq!(flows.len(), 1, "{flows:?}");
         flows[0].1
+    }
+
+    /// Empties the cache.
+    pub(crate) fn forget(&self) {
+        let mut flows = Flows::open(&self.pins).unwrap();
+        for (key, _) in flows.all().unwrap() {
+            flows.remove(&key).unwrap();
+        }
     }
 
     /// The direction of the one flow that enters at a pod.
@@ -204,6 +251,17 @@ impl Bench {
         assert_eq!(grown, reasons, "{:?}", self.name);
         assert_eq!(outcome.action, action);
         outcome
+    }
+
+    /// Pod A sends frames, each of which is left to the stack for its reason, as it is.
+    #[track_caller]
+    pub(crate) fn expect_in_the_stack(&mut self, cases: &[(&str, Vec<u8>, Reason)]) {
+        let from = self.a;
+        for (name, frame, reason) in cases {
+            eprintln!("case: {name}");
+            let out = self.expect(&[*reason], OK, |bench| bench.ingress(from, frame));
+            assert_eq!(&out.frame, frame, "{name}: the frame was changed");
+        }
     }
 
     /// One packet through the stack, unchanged but for what a router changes.

@@ -4,6 +4,9 @@
 //! frames of a test that failed are in `target/pcap/`.
 
 mod bench;
+mod fuzz;
+mod ipv4;
+mod ipv6;
 mod packets;
 mod promotion;
 mod tagged;

@@ -1,8 +1,9 @@
 //! Frames, crafted with etherparse.
 
-use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
+use std::net::IpAddr;
 
-use minicni_common::FlowKey4;
+use etherparse::{LinkSlice, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+use minicni_common::{FlowKey4, FlowKey6};
 
 use crate::bench::Pod;
 
@@ -19,10 +20,11 @@ pub(crate) enum Tcp {
 /// A TCP or UDP packet from one pod to another, as it enters the host.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
-    pub(crate) source: ([u8; 4], u16),
-    pub(crate) destination: ([u8; 4], u16),
+    pub(crate) source: (IpAddr, u16),
+    pub(crate) destination: (IpAddr, u16),
     pub(crate) source_mac: [u8; 6],
     pub(crate) destination_mac: [u8; 6],
+    /// TTL or hop limit.
     pub(crate) ttl: u8,
     pub(crate) payload: Vec<u8>,
     pub(crate) tcp: Option<Tcp>,
@@ -56,21 +58,36 @@ impl Frame {
 
     /// The tag that `ingress` gives the frame when it notes it.
     pub(crate) fn tag(&self) -> u16 {
-        let (source, destination) = (self.source, self.destination);
-        let end = |(address, port): ([u8; 4], u16)| (u32::from_ne_bytes(address), port);
-        let swapped = end(source) > end(destination);
-        let (first, second) = if swapped { (destination, source) } else { (source, destination) };
         let protocol = if self.tcp.is_some() { 6 } else { 17 };
-        let key = FlowKey4 { addresses: [first.0, second.0], ports: [first.1, second.1], protocol };
-        key.tag(u32::from(swapped))
+        let ((source, source_port), (destination, destination_port)) = (self.source, self.destination);
+        match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let word = |address: std::net::Ipv4Addr| u32::from_ne_bytes(address.octets());
+                let ends = ((word(source), source_port), (word(destination), destination_port));
+                let (key, direction) = FlowKey4::new(ends.0, ends.1, protocol);
+                key.tag(direction)
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let word = |address: std::net::Ipv6Addr| u128::from_ne_bytes(address.octets());
+                let ends = ((word(source), source_port), (word(destination), destination_port));
+                let (key, direction) = FlowKey6::new(ends.0, ends.1, protocol);
+                key.tag(direction)
+            }
+            _ => panic!("from {source} to {destination}"),
+        }
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        let ip = PacketBuilder::ethernet2(self.source_mac, self.destination_mac).ipv4(
-            self.source.0,
-            self.destination.0,
-            self.ttl,
-        );
+        let ethernet = PacketBuilder::ethernet2(self.source_mac, self.destination_mac);
+        let ip = match (self.source.0, self.destination.0) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                ethernet.ipv4(source.octets(), destination.octets(), self.ttl)
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                ethernet.ipv6(source.octets(), destination.octets(), self.ttl)
+            }
+            (source, destination) => panic!("from {source} to {destination}"),
+        };
         let mut bytes = Vec::new();
         match self.tcp {
             None => ip.udp(self.source.1, self.destination.1).write(&mut bytes, &self.payload).unwrap(),
@@ -89,17 +106,21 @@ impl Frame {
     }
 }
 
-/// Asserts that a frame is well formed, IP header checksum included, and gives its MACs (destination, source) and TTL.
+/// Asserts that a frame is well formed, an IPv4 header's checksum included, and gives its MACs (destination, source) and
+/// its TTL or hop limit.
 #[track_caller]
 pub(crate) fn inspect(frame: &[u8]) -> ([u8; 6], [u8; 6], u8) {
     let sliced = SlicedPacket::from_ethernet(frame).unwrap();
     assert!(matches!(sliced.transport, Some(TransportSlice::Udp(_) | TransportSlice::Tcp(_))));
-    let (etherparse::LinkSlice::Ethernet2(ethernet), etherparse::NetSlice::Ipv4(ip)) =
-        (sliced.link.unwrap(), sliced.net.unwrap())
-    else {
-        panic!("not IPv4 over Ethernet");
+    let Some(LinkSlice::Ethernet2(ethernet)) = sliced.link else { panic!("not Ethernet") };
+    let ttl = match sliced.net.unwrap() {
+        NetSlice::Ipv4(ip) => {
+            let header = ip.header().to_header();
+            assert_eq!(header.header_checksum, header.calc_header_checksum());
+            header.time_to_live
+        }
+        NetSlice::Ipv6(ip) => ip.header().hop_limit(),
+        NetSlice::Arp(_) => panic!("not IP"),
     };
-    let header = ip.header().to_header();
-    assert_eq!(header.header_checksum, header.calc_header_checksum());
-    (ethernet.destination(), ethernet.source(), header.time_to_live)
+    (ethernet.destination(), ethernet.source(), ttl)
 }

@@ -40,9 +40,7 @@ fn after_eight_proofs_each_way_both_directions_are_redirected_with_the_stacks_ma
                 let there = Frame { ttl, ..there.clone() };
                 assert_redirected(bench, &there, &Frame { ttl, ..back.clone() });
             }
-            for (key, _) in minicni::datapath::Flows::open(&bench.pins).unwrap().all().unwrap() {
-                minicni::datapath::Flows::open(&bench.pins).unwrap().remove(&key).unwrap();
-            }
+            bench.forget();
         }
     });
 }
@@ -61,7 +59,7 @@ fn proofs_of_one_direction_alone_promote_nothing() {
 fn a_flow_whose_replies_are_translated_is_never_promoted() {
     run("cluster_ip", patient(), |bench| {
         let (a, b) = (bench.a, bench.b);
-        let virtual_ip = [10, 96, 0, 1];
+        let virtual_ip = bench.virtual_address;
         let request = Frame { destination: (virtual_ip, 80), ..Frame::tcp(a, 1000, b, 8080) };
         let reply = Frame::tcp(b, 8080, a, 1000);
         for _ in 0..100 {
@@ -130,7 +128,7 @@ fn a_promoted_tuple_that_the_stack_delivers_is_a_twin_and_demotes_the_flow() {
         let (a, b) = (bench.a, bench.b);
         bench.promote(&there, &back);
         // Translated from something else that entered at the same interface.
-        let other = Frame { destination: ([10, 96, 0, 1], 80), ..there.clone() };
+        let other = Frame { destination: (bench.virtual_address, 80), ..there.clone() };
         bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(a, &other.bytes()));
         let twin = there.routed(b.mac, b.host_mac);
         bench.expect(&[Reason::Demoted, Reason::Twin], OK, |bench| bench.egress(a.ifindex, &other, b, &twin.bytes()));
@@ -145,7 +143,7 @@ fn two_flows_that_leave_as_each_other_entered_prove_nothing() {
     run("crossed_twins", patient(), |bench| {
         let (a, b) = (bench.a, bench.b);
         let (direct, back) = udp(bench);
-        let virtual_end = ([10, 96, 0, 1], 80);
+        let virtual_end = (bench.virtual_address, 80);
         let translated = Frame { destination: virtual_end, ..direct.clone() };
         let remapped = Frame { source: (a.address, 5866), ..direct.clone() };
         let remapped_back = Frame { destination: (a.address, 5866), ..back.clone() };
@@ -242,8 +240,7 @@ fn a_bump_of_either_pods_generation_or_of_the_global_one_makes_the_flow_prove_it
             bump(bench);
             bench.expect(&[Reason::Stale, Reason::Demoted], OK, |bench| bench.ingress(a, &there.bytes()));
             bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(b, &back.bytes()));
-            let flows = minicni::datapath::Flows::open(&bench.pins).unwrap().all().unwrap();
-            minicni::datapath::Flows::open(&bench.pins).unwrap().remove(&flows[0].0).unwrap();
+            bench.forget();
         }
     });
 }

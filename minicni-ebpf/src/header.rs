@@ -1,0 +1,48 @@
+//! What the two versions of IP differ in. Everything else is written once and compiled for each.
+
+use aya_ebpf::{
+    btf_maps::{Array, LruHashMap},
+    programs::TcContext,
+};
+use minicni_common::{
+    Endpoint, Flow, Reason,
+    names::{MAX_FLOWS, NOTE_ENTRIES},
+};
+
+/// A flow cache.
+pub type Flows<K> = LruHashMap<K, Flow, { MAX_FLOWS as usize }>;
+/// What packets entered as, by tag.
+pub type Notes<N> = Array<N, { NOTE_ENTRIES as usize }>;
+
+/// An IP header as it lies in a packet, where all that its alignment promises is two bytes.
+pub trait Header: Copy {
+    /// What the Ethernet header calls it.
+    const ETHER_TYPE: u16;
+    /// An address as the machine loads it.
+    type Address: Copy + PartialEq;
+    type Key: Copy + 'static;
+    type Note: Copy + PartialEq + 'static;
+
+    fn source(&self) -> Self::Address;
+    fn destination(&self) -> Self::Address;
+    /// The protocol of what follows, or why the stack must have the packet.
+    fn protocol(&self) -> Result<u8, Reason>;
+    /// The packet's length from this header on, as the header has it.
+    fn length(&self) -> usize;
+    /// TTL or hop limit.
+    fn ttl(&self) -> u8;
+    /// Takes one off [`ttl`](Self::ttl), which is not 0, as a router does.
+    fn decrement_ttl(&mut self, ctx: &TcContext);
+
+    /// The key and the direction of a packet; ports are in host byte order.
+    fn key(source: (Self::Address, u16), destination: (Self::Address, u16), protocol: u8) -> (Self::Key, u32);
+    fn tag(key: &Self::Key, direction: u32) -> u16;
+    fn note(key: Self::Key, direction: u32) -> Self::Note;
+    fn flows() -> &'static Flows<Self::Key>;
+    fn notes() -> &'static Notes<Self::Note>;
+
+    /// Whether the stack may route a packet from one of these addresses to the other, to another host than its sender.
+    fn is_routable(source: Self::Address, destination: Self::Address) -> bool;
+    /// Whether the pod of an endpoint may send from one of these addresses to the other.
+    fn may_send(endpoint: &Endpoint, source: Self::Address, destination: Self::Address) -> bool;
+}

@@ -1,0 +1,114 @@
+use aya_ebpf::programs::TcContext;
+use minicni_common::{Endpoint, FlowKey4, Note4, Reason};
+
+use crate::{
+    header::{Flows, Header, Notes},
+    maps,
+};
+
+/// Version 4 and five words of header, so no options.
+const VERSION_AND_LENGTH: u8 = 0x45;
+/// The offset, "more fragments" and the reserved bit; "don't fragment" is not among them.
+const FRAGMENT_BITS: u16 = 0xbfff;
+/// 255.255.255.255, the destination of a DHCP client that has no address yet.
+const BROADCAST: u32 = u32::MAX;
+
+/// Fields are in network byte order.
+#[repr(C, packed(2))]
+#[derive(Clone, Copy)]
+pub struct Ipv4 {
+    version_and_length: u8,
+    tos: u8,
+    total_length: u16,
+    identification: u16,
+    fragment: u16,
+    ttl: u8,
+    protocol: u8,
+    checksum: u16,
+    source: u32,
+    destination: u32,
+}
+
+impl Header for Ipv4 {
+    const ETHER_TYPE: u16 = 0x0800;
+    type Address = u32;
+    type Key = FlowKey4;
+    type Note = Note4;
+
+    #[inline(always)]
+    fn source(&self) -> u32 {
+        self.source
+    }
+
+    #[inline(always)]
+    fn destination(&self) -> u32 {
+        self.destination
+    }
+
+    #[inline(always)]
+    fn protocol(&self) -> Result<u8, Reason> {
+        if self.version_and_length != VERSION_AND_LENGTH {
+            let options = self.version_and_length >> 4 == 4 && self.version_and_length & 0xf > 5;
+            return Err(if options { Reason::Options } else { Reason::Malformed });
+        }
+        if self.fragment & FRAGMENT_BITS.to_be() != 0 {
+            return Err(Reason::Fragment);
+        }
+        Ok(self.protocol)
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        usize::from(u16::from_be(self.total_length))
+    }
+
+    #[inline(always)]
+    fn ttl(&self) -> u8 {
+        self.ttl
+    }
+
+    #[inline(always)]
+    fn decrement_ttl(&mut self, _: &TcContext) {
+        self.ttl -= 1;
+        // As ip_decrease_ttl() does: https://elixir.bootlin.com/linux/v6.12/source/include/net/ip.h#L470
+        let sum = u32::from(self.checksum) + u32::from(0x0100_u16.to_be());
+        self.checksum = (sum + u32::from(sum >= 0xffff)) as u16;
+    }
+
+    #[inline(always)]
+    fn key(source: (u32, u16), destination: (u32, u16), protocol: u8) -> (FlowKey4, u32) {
+        FlowKey4::new(source, destination, protocol)
+    }
+
+    #[inline(always)]
+    fn tag(key: &FlowKey4, direction: u32) -> u16 {
+        key.tag(direction)
+    }
+
+    #[inline(always)]
+    fn note(key: FlowKey4, direction: u32) -> Note4 {
+        Note4 { key, direction }
+    }
+
+    #[inline(always)]
+    fn flows() -> &'static Flows<FlowKey4> {
+        &maps::FLOWS4
+    }
+
+    #[inline(always)]
+    fn notes() -> &'static Notes<Note4> {
+        &maps::NOTES4
+    }
+
+    #[inline(always)]
+    fn is_routable(source: u32, destination: u32) -> bool {
+        let first = destination.to_ne_bytes()[0];
+        first < 224 && first != 127 && destination != source
+    }
+
+    #[inline(always)]
+    fn may_send(endpoint: &Endpoint, source: u32, destination: u32) -> bool {
+        // 0.0.0.0 in the map says that the pod has no address, not that this is its own.
+        if source == 0 { destination == BROADCAST } else { source == u32::from_ne_bytes(endpoint.ipv4) }
+    }
+}
