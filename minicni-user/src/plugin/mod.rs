@@ -12,6 +12,7 @@ mod del;
 mod error;
 mod gc;
 mod names;
+pub mod reclaim;
 mod status;
 mod wiring;
 
