@@ -2,7 +2,8 @@
 //!
 //! [`mod@file`] (or, later, the API server) yields [`nodes`]; [`plan`] decides, without touching anything, which routes
 //! they ask for and what has to change; [`routes`] reads and changes the kernel; [`watch`] tells when somebody else
-//! did; [`reconcile`] composes these, and [`run`] is the loop around it all.
+//! did; [`reconcile`] composes these, and [`run`] is the loop around it all. `sweep` releases the leases of pods that are
+//! gone.
 
 mod debounce;
 pub mod file;
@@ -13,6 +14,7 @@ pub mod plan;
 pub mod reconcile;
 pub mod routes;
 pub mod run;
+mod sweep;
 pub mod watch;
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use super::{
     nodes::Node,
     reconcile::{Report, reconcile},
     routes::Kernel,
+    sweep::{Limits, Sweeper},
     watch::RouteWatch,
 };
 use crate::{
@@ -101,8 +102,16 @@ pub async fn run(options: Options) -> Result<(), RunError> {
 
     let ebpf_log_level = options.ebpf_log_level;
     let pins = options.pins.clone();
-    let mut daemon =
-        Daemon { host: Host::prepare(&options)?, nodes: None, file_error: None, kernel: Kernel::new()?, me, options };
+    let mut daemon = Daemon {
+        host: Host::prepare(&options)?,
+        sweeper: Sweeper::new(options.state.clone(), options.pins.clone(), Limits::DAEMON),
+        nodes: None,
+        file_error: None,
+        at_home: false,
+        kernel: Kernel::new()?,
+        me,
+        options,
+    };
     if ebpf_log_level > 0 {
         logs::forward(&pins);
     }
@@ -127,6 +136,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             _ = timer.tick() => {
                 daemon.read_nodes();
                 daemon.host.keep_prepared();
+                daemon.sweep();
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -158,10 +168,13 @@ struct Daemon {
     options: Options,
     me: String,
     host: Host,
+    sweeper: Sweeper,
     kernel: Kernel,
     /// The last good ones.
     nodes: Option<Vec<Node>>,
     file_error: Option<String>,
+    /// Whether this network namespace has the node's address, so that pods' devices would be here.
+    at_home: bool,
 }
 
 impl Daemon {
@@ -184,18 +197,28 @@ impl Daemon {
         }
     }
 
+    /// Releases the leases of pods that are gone. In another namespace than the host's every pod would seem to be.
+    fn sweep(&mut self) {
+        if self.at_home {
+            self.sweeper.look(Instant::now());
+        }
+    }
+
     /// One pass: routes, then what the plugin and people read.
     async fn pass(&mut self) {
         let mut problems: Vec<String> = self.file_error.iter().cloned().collect();
         if let Some(nodes) = &self.nodes {
             match reconcile(nodes, &self.me, &self.kernel).await {
                 Ok(report) => {
+                    let own = nodes.iter().filter(|node| node.name == self.me).flat_map(|node| &node.internal_ips);
+                    self.at_home = own.into_iter().any(|ip| report.local.iter().any(|prefix| prefix.address == *ip));
                     self.host.routes_changed(&report, &mut problems);
                     self.host.publish(nodes, &self.me, &report.local, self.options.mtu, &mut problems);
                 }
                 Err(error) => problems.push(error.to_string()),
             }
         }
+        problems.extend_from_slice(self.sweeper.problems());
         self.host.tell(problems);
     }
 }

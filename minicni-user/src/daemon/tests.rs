@@ -1,5 +1,7 @@
 //! Against the real kernel: every test runs in a network namespace of its own and needs root.
 
+mod sweep;
+
 use std::fmt::Write;
 use std::future::Future;
 use std::process::Command;

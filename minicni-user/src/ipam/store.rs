@@ -128,6 +128,12 @@ impl Store {
         Ok(self.held(owner, self.indexed(owner)?.unwrap_or_default()))
     }
 
+    /// The leases of an owner, in the order of the range sets; none if it is unknown. An unreadable one is among them.
+    pub fn leases_of(&self, owner: &Owner) -> Result<Vec<Lease>> {
+        let addresses = self.addresses_of(owner)?.into_iter();
+        Ok(addresses.filter_map(|address| Some(Lease { address, state: self.lease(address)? })).collect())
+    }
+
     /// The addresses that have a lease file, which may say that they have cooled. Reads none of the files.
     pub(super) fn named(&self) -> Result<HashSet<IpAddr>> {
         let mut named = HashSet::new();

@@ -15,6 +15,7 @@ mod gc;
 mod names;
 mod pod;
 mod ranges;
+pub mod reclaim;
 mod status;
 mod unwire;
 mod wiring;
