@@ -34,6 +34,10 @@ pub(super) struct Host {
 impl Host {
     /// Makes the kernel settings and loads the programs.
     pub(super) fn prepare(options: &Options) -> Result<Self, RunError> {
+        // A malformed one is written anew.
+        if let Some(facts) = Facts::read(&options.state).ok().flatten() {
+            facts.check_netns(&options.state)?;
+        }
         let mode = prepared(options)?;
         // Whatever happened to the routes while no daemon looked.
         Ok(Self { options: options.clone(), mode, facts: None, told: None, flows_outdated: true })

@@ -56,11 +56,17 @@ impl Netns {
         }
     }
 
+    /// The number of the calling thread's namespace: no other that exists at the same time has it.
+    pub fn own_number() -> Result<u64, LinkError> {
+        let own = fs::metadata(OWN).map_err(|error| failed("stat", Path::new(OWN), &error))?;
+        Ok(own.ino())
+    }
+
     /// Whether this is the namespace of the calling thread.
     pub fn is_own(&self) -> Result<bool, LinkError> {
-        let own = fs::metadata(OWN).map_err(|error| failed("stat", Path::new(OWN), &error))?;
         let this = self.file.metadata().map_err(|error| failed("fstat", &self.path, &error))?;
-        Ok((own.dev(), own.ino()) == (this.dev(), this.ino()))
+        // All of them are on one file system, that of `NSFS_MAGIC`.
+        Ok(Self::own_number()? == this.ino())
     }
 
     /// Runs `work` inside the namespace, on a thread of its own, and returns what it returns. The calling thread stays

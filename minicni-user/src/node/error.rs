@@ -23,6 +23,19 @@ pub enum NodeError {
         /// What is wrong with it, and where.
         source: serde_json::Error,
     },
+    /// Plugin and daemon are not in the same network namespace.
+    #[error(
+        "{} was written in network namespace {netns}, and this is {own}: plugin and daemon must both run in the host's \
+         (a DaemonSet with hostNetwork: true); if that one is gone, remove the file", path.display()
+    )]
+    OtherNetns {
+        /// The file.
+        path: PathBuf,
+        /// The namespace's number in the file.
+        netns: u64,
+        /// That of the caller.
+        own: u64,
+    },
     /// A kernel setting that every mode needs could not be made.
     #[error(transparent)]
     Setting(#[from] LinkError),

@@ -4,6 +4,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Mode, NodeError, StateDir, boot_id};
+use crate::link::Netns;
 
 /// What was found out about the node: `node.json` in the state directory.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -11,6 +12,9 @@ use super::{Mode, NodeError, StateDir, boot_id};
 pub struct Facts {
     /// The boot in which this was written.
     pub boot_id: String,
+    /// The number of the network namespace that is the host's: that of whoever wrote this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<u64>,
     /// The node's name, where a daemon knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
@@ -25,9 +29,10 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Facts that only tell the datapath, of this boot.
+    /// Facts that only tell the datapath, of this boot and of the calling thread's namespace.
     pub fn new(datapath: Mode) -> Result<Self, NodeError> {
-        Ok(Self { boot_id: boot_id()?, node: None, pod_cidrs: Vec::new(), mtu: None, datapath })
+        let netns = Some(Netns::own_number()?);
+        Ok(Self { boot_id: boot_id()?, netns, node: None, pod_cidrs: Vec::new(), mtu: None, datapath })
     }
 
     /// Reads what was written in this boot; `None` where nothing was.
@@ -36,6 +41,16 @@ impl Facts {
         match facts {
             Some(facts) if facts.boot_id == boot_id()? => Ok(Some(facts)),
             _ => Ok(None),
+        }
+    }
+
+    /// Fails where the calling thread is in another namespace than whoever wrote this. A daemon that does not see the pods'
+    /// interfaces would take all of them for dead, and keep the routes of another host.
+    pub fn check_netns(&self, state: &StateDir) -> Result<(), NodeError> {
+        let own = Netns::own_number()?;
+        match self.netns {
+            Some(netns) if netns != own => Err(NodeError::OtherNetns { path: state.facts(), netns, own }),
+            _ => Ok(()),
         }
     }
 
@@ -94,6 +109,10 @@ mod tests {
         facts.pod_cidrs = vec!["10.244.1.0/24".parse().unwrap()];
         facts.write(&state).unwrap();
         assert_eq!(Facts::read(&state).unwrap(), Some(facts.clone()));
+        facts.check_netns(&state).unwrap();
+        facts.netns = Some(1);
+        let error = facts.check_netns(&state).unwrap_err().to_string();
+        assert!(error.contains("node.json") && error.contains("namespace 1"), "{error}");
         facts.boot_id = "another".into();
         facts.write(&state).unwrap();
         assert_eq!(Facts::read(&state).unwrap(), None);

@@ -84,6 +84,9 @@ fn pod_name(environment: &Environment) -> Option<String> {
 /// The first ADD after boot on a node without a daemon prepares the node, and writes down what came of it.
 fn node(config: &Config) -> Result<(Option<Facts>, Option<Attachable<'_>>), CniError> {
     let mut facts = Facts::read(&config.state)?;
+    if let Some(facts) = &facts {
+        facts.check_netns(&config.state)?;
+    }
     if config.datapath == Datapath::Route {
         // What one network wants says nothing about the node.
         return Ok((facts, None));

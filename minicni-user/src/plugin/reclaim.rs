@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, fs, io, net::IpAddr, time::Duration};
 
-use super::{names::Names, wiring::unwire};
+use super::{names::Names, unwire::unwire};
 use crate::{
     cni::{CniError, Code},
     datapath::Pins,
@@ -89,7 +89,7 @@ pub fn reclaim(state: &StateDir, pins: &Pins, dead: &Dead) -> Result<Vec<IpAddr>
     if !leases.iter().all(same) || has_device(network, owner)? {
         return Ok(Vec::new());
     }
-    release(&store, pins, network, owner)
+    release(state, &store, pins, network, owner)
 }
 
 /// Detaches a container as DEL does, whether or not its device is there; says which addresses it had.
@@ -98,7 +98,7 @@ pub fn detach(state: &StateDir, pins: &Pins, network: &str, owner: &Owner) -> Re
     let Some(_held) = store.try_hold(owner)? else {
         return Err(CniError::new(Code::TryAgain, format!("an ADD or DEL of {owner} is at work; try again")));
     };
-    release(&store, pins, network, owner)
+    release(state, &store, pins, network, owner)
 }
 
 /// Whether the device of an attachment is in this thread's namespace.
@@ -107,8 +107,14 @@ pub fn has_device(network: &str, owner: &Owner) -> Result<bool, CniError> {
     Ok(link.is_some_and(|link| link.kind.as_deref() == Some("veth")))
 }
 
-fn release(store: &Store, pins: &Pins, network: &str, owner: &Owner) -> Result<Vec<IpAddr>, CniError> {
+fn release(
+    state: &StateDir,
+    store: &Store,
+    pins: &Pins,
+    network: &str,
+    owner: &Owner,
+) -> Result<Vec<IpAddr>, CniError> {
     let addresses = store.addresses_of(owner)?;
-    unwire(&Names::new(network, owner.container_id(), owner.ifname()), &addresses, Some(pins))?;
+    unwire(state, &Names::new(network, owner.container_id(), owner.ifname()), &addresses, Some(pins))?;
     Ok(store.release(owner)?)
 }
