@@ -279,7 +279,7 @@ fn an_uplink_that_is_down_for_a_moment_keeps_its_mtu_and_node_json_is_repaired()
 
 #[test]
 fn the_programs_log_when_they_are_told_to() {
-    let mut lab = Lab::new("mnidaemon-log", 1, Programs::beside_us().unwrap()).unwrap();
+    let lab = Lab::new("mnidaemon-log", 1, Programs::beside_us().unwrap()).unwrap();
     let nodes_file = lab.nodes_file();
     lab.nodes[0].start_daemon_with(&nodes_file, &["--ebpf-log-level", "debug", "--log-level", "debug"]).unwrap();
     let (a, b) = (lab.nodes[0].pod("a").unwrap(), lab.nodes[0].pod("b").unwrap());
@@ -291,7 +291,7 @@ fn the_programs_log_when_they_are_told_to() {
 
 #[test]
 fn the_daemon_makes_the_settings_that_pods_need() {
-    let mut lab = Lab::new("mnidaemon-settings", 2, Programs::beside_us().unwrap()).unwrap();
+    let lab = Lab::new("mnidaemon-settings", 2, Programs::beside_us().unwrap()).unwrap();
     let sysctl = |lab: &Lab, arguments: &[&str]| lab.nodes[0].run(Command::new("sysctl").args(arguments)).unwrap();
     sysctl(&lab, &["-qw", "net.ipv4.conf.eth0.rp_filter=1", "net.ipv4.ip_forward=0"]);
     let nodes_file = lab.nodes_file();
@@ -303,4 +303,22 @@ fn the_daemon_makes_the_settings_that_pods_need() {
         "net.netfilter.nf_conntrack_tcp_ignore_invalid_rst",
     ];
     assert_eq!(sysctl(&lab, &[&["-n"], &names[..]].concat()), "1\n2\n1\n1");
+}
+
+#[test]
+fn plugin_and_daemon_in_different_namespaces_refuse_to_work_and_say_why() {
+    let lab = lab("elsewhere");
+    let [one, other] = lab.nodes.as_slice() else { panic!("two nodes") };
+    let pod = one.pod("a").unwrap();
+    let call = one.sandbox("b").unwrap().call(other, "ADD").unwrap();
+    let answer = call.answer.unwrap_or_default().to_string();
+    assert!(!call.ok && answer.contains("hostNetwork: true"), "{answer}");
+    one.stop_daemon().unwrap();
+    let nodes = lab.nodes_file();
+    let mut daemon = one.minicnid("run");
+    daemon.arg("--nodes").arg(&nodes).args(["--node-name", "node1"]);
+    let output = other.netns.run(|| daemon.output().unwrap()).unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("hostNetwork: true"), "{said}");
+    assert!(pod.call(one, "CHECK").unwrap().ok, "the pod lost something");
 }
