@@ -178,7 +178,7 @@ fn without_the_daemon_the_network_stays_and_pods_still_come_and_go() {
 
 #[test]
 fn a_daemon_killed_and_started_again_replaces_the_programs_and_loses_no_packet() {
-    let mut lab = lab("restart");
+    let lab = lab("restart");
     let (a, b) = (lab.nodes[0].pod("a").unwrap(), lab.nodes[0].pod("b").unwrap());
     let _server = Server::start(&b.netns, PORT).unwrap();
     let programs = |lab: &Lab| lab.nodes[0].pins().open_programs().unwrap().ids();
@@ -243,7 +243,7 @@ fn status_says_what_is_wrong() {
 
 #[test]
 fn a_daemon_told_to_route_takes_the_programs_off_and_the_pods_still_talk() {
-    let mut lab = lab("to-route");
+    let lab = lab("to-route");
     let nodes_file = lab.nodes_file();
     let (a, b) = (lab.nodes[0].pod("a").unwrap(), lab.nodes[0].pod("b").unwrap());
     let _server = Server::start(&b.netns, PORT).unwrap();
