@@ -2,11 +2,13 @@
 
 mod daemon;
 mod endpoints;
+mod ipam;
 mod status;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
+use comfy_table::{Table, presets::NOTHING};
 
 use crate::{
     datapath::Pins,
@@ -27,6 +29,8 @@ enum Command {
     Run(daemon::Run),
     /// Show the node: endpoints, routes, the share of the fast path, and what is wrong
     Status(status::Status),
+    /// Look at the leases of pods, and release what was left behind
+    Ipam(ipam::Ipam),
 }
 
 /// Where a node keeps its state; the same in every subcommand and in the network configuration.
@@ -55,5 +59,13 @@ pub fn run(arguments: Arguments) -> ExitCode {
     match arguments.command {
         Command::Run(run) => daemon::run(run),
         Command::Status(status) => status::run(&status),
+        Command::Ipam(ipam) => ipam::run(&ipam),
     }
+}
+
+/// Rows below a header, in columns.
+fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(header.iter().map(|word| word.to_uppercase())).add_rows(rows);
+    table.lines().map(|line| format!("  {}", line.trim_end())).collect::<Vec<_>>().join("\n")
 }

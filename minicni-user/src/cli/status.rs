@@ -1,13 +1,13 @@
 use std::{collections::BTreeMap, io::Write as _, process::ExitCode};
 
 use clap::Args;
-use comfy_table::{Table, presets::NOTHING};
 use minicni_common::{Counters, FlowState, Reason, Verdict};
 use serde::Serialize;
 
 use super::{
     Directories,
     endpoints::{self, EndpointView},
+    table,
 };
 use crate::{
     daemon::plan::ROUTE_PROTOCOL,
@@ -202,11 +202,6 @@ impl Packets {
 
 impl std::fmt::Display for View {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let table = |header: &[&str], rows: Vec<Vec<String>>| {
-            let mut table = Table::new();
-            table.load_style(NOTHING).set_header(header.iter().map(|word| word.to_uppercase())).add_rows(rows);
-            table.lines().map(|line| format!("  {}", line.trim_end())).collect::<Vec<_>>().join("\n")
-        };
         if let Some(node) = &self.node {
             let cidrs: Vec<_> = node.pod_cidrs.iter().map(ToString::to_string).collect();
             let name = node.node.as_deref().unwrap_or("(no daemon has named it)");

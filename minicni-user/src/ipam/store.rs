@@ -134,6 +134,17 @@ impl Store {
         Ok(addresses.filter_map(|address| Some(Lease { address, state: self.lease(address)? })).collect())
     }
 
+    /// The first owner whose symlink names the address, which says who holds it where the lease is unreadable. Takes as
+    /// long as there are owners.
+    pub fn claimant(&self, address: IpAddr) -> Result<Option<Owner>> {
+        for owner in self.owners()? {
+            if self.indexed(&owner)?.is_some_and(|addresses| addresses.contains(&address)) {
+                return Ok(Some(owner));
+            }
+        }
+        Ok(None)
+    }
+
     /// The addresses that have a lease file, which may say that they have cooled. Reads none of the files.
     pub(super) fn named(&self) -> Result<HashSet<IpAddr>> {
         let mut named = HashSet::new();
