@@ -147,7 +147,7 @@ pub fn entered_as<H: Header>(ctx: &TcContext, packet: &Packet<H>) -> bool {
     // SAFETY: a read of the context, which the verifier checks.
     let tag = unsafe { (*ctx.skb.skb).tc_index } as u16;
     untag(ctx);
-    tag != 0 && noted::<H>(tag).is_some_and(|note| *note == H::note(packet.key, packet.direction))
+    tag != 0 && noted::<H>(tag).is_some_and(|note| H::is_note(note, &packet.key, packet.direction))
 }
 
 /// The note under a tag.

@@ -19,9 +19,9 @@ pub trait Header: Copy {
     /// What the Ethernet header calls it.
     const ETHER_TYPE: u16;
     /// An address as the machine loads it.
-    type Address: Copy + PartialEq;
+    type Address: Copy;
     type Key: Copy + 'static;
-    type Note: Copy + PartialEq + 'static;
+    type Note: 'static;
 
     fn source(&self) -> Self::Address;
     fn destination(&self) -> Self::Address;
@@ -36,8 +36,12 @@ pub trait Header: Copy {
 
     /// The key and the direction of a packet; ports are in host byte order.
     fn key(source: (Self::Address, u16), destination: (Self::Address, u16), protocol: u8) -> (Self::Key, u32);
+    /// The two addresses of a key.
+    fn ends(key: &Self::Key) -> (Self::Address, Self::Address);
     fn tag(key: &Self::Key, direction: u32) -> u16;
     fn note(key: Self::Key, direction: u32) -> Self::Note;
+    /// Whether a note is that of this key and direction.
+    fn is_note(note: &Self::Note, key: &Self::Key, direction: u32) -> bool;
     fn flows() -> &'static Flows<Self::Key>;
     fn notes() -> &'static Notes<Self::Note>;
 

@@ -38,8 +38,7 @@ fn entered<H: Header>(ctx: &TcContext) -> i32 {
         Err(other) => return unfit(ctx, &other),
     };
     if !parse::is_for_host(ctx) {
-        let addresses = Some((packet.source, packet.destination));
-        return unfit::<H>(ctx, &Other { reason: Reason::LinkLayer, addresses });
+        return unfit::<H>(ctx, &Other { reason: Reason::LinkLayer, addresses: Some(packet.addresses()) });
     }
     // SAFETY: the helper has no preconditions. It is a load of the kernel's tick count, inlined by the verifier.
     let now = unsafe { bpf_jiffies64() };
@@ -98,7 +97,8 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: Option<*mut Flow>
     let Some(endpoint) = endpoint(ifindex) else {
         return stack(Reason::UnknownInterface);
     };
-    if is_spoofed::<H>(endpoint, packet.source, packet.destination) {
+    let (source, destination) = packet.addresses();
+    if is_spoofed::<H>(endpoint, source, destination) {
         return drop(Reason::SpoofedSource);
     }
     if let Err(reason) = qualifies(packet, endpoint) {
@@ -150,7 +150,8 @@ fn qualifies<H: Header>(packet: &Packet<H>, endpoint: &Endpoint) -> Result<(), R
     if packet.ttl <= 1 {
         return Err(Reason::Ttl);
     }
-    if !H::is_routable(packet.source, packet.destination) {
+    let (source, destination) = packet.addresses();
+    if !H::is_routable(source, destination) {
         return Err(Reason::Destination);
     }
     Ok(())

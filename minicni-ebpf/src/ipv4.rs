@@ -81,6 +81,11 @@ impl Header for Ipv4 {
     }
 
     #[inline(always)]
+    fn ends(key: &FlowKey4) -> (u32, u32) {
+        (u32::from_ne_bytes(key.addresses[0]), u32::from_ne_bytes(key.addresses[1]))
+    }
+
+    #[inline(always)]
     fn tag(key: &FlowKey4, direction: u32) -> u16 {
         key.tag(direction)
     }
@@ -88,6 +93,11 @@ impl Header for Ipv4 {
     #[inline(always)]
     fn note(key: FlowKey4, direction: u32) -> Note4 {
         Note4 { key, direction }
+    }
+
+    #[inline(always)]
+    fn is_note(note: &Note4, key: &FlowKey4, direction: u32) -> bool {
+        *note == Self::note(*key, direction)
     }
 
     #[inline(always)]

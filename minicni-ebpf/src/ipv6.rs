@@ -82,6 +82,11 @@ impl Header for Ipv6 {
     }
 
     #[inline(always)]
+    fn ends(key: &FlowKey6) -> (u128, u128) {
+        (u128::from_ne_bytes(key.addresses[0]), u128::from_ne_bytes(key.addresses[1]))
+    }
+
+    #[inline(always)]
     fn tag(key: &FlowKey6, direction: u32) -> u16 {
         key.tag(direction)
     }
@@ -89,6 +94,13 @@ impl Header for Ipv6 {
     #[inline(always)]
     fn note(key: FlowKey6, direction: u32) -> Note6 {
         Note6 { key, direction }
+    }
+
+    #[inline(always)]
+    fn is_note(note: &Note6, key: &FlowKey6, direction: u32) -> bool {
+        // By words, because a comparison of bytes becomes a call.
+        let words = |key: &FlowKey6| (Self::ends(key), key.ports, key.protocol);
+        words(&note.key) == words(key) && note.direction == direction
     }
 
     #[inline(always)]

@@ -47,11 +47,19 @@ pub struct Packet<H: Header> {
     pub key: H::Key,
     /// 0 or 1, see [`FlowKey4`](minicni_common::FlowKey4).
     pub direction: u32,
-    pub source: H::Address,
-    pub destination: H::Address,
     pub tcp_flags: u8,
     pub ttl: u8,
     pub tcp: bool,
+}
+
+impl<H: Header> Packet<H> {
+    /// Source and destination.
+    #[inline(always)]
+    pub fn addresses(&self) -> (H::Address, H::Address) {
+        // Not kept beside the key: the fast path has no use for them, and no register.
+        let (first, second) = H::ends(&self.key);
+        if self.direction == 0 { (first, second) } else { (second, first) }
+    }
 }
 
 /// An IP packet that the fast path does not take.
@@ -137,7 +145,7 @@ pub fn parse<H: Header>(ctx: &TcContext) -> Result<Packet<H>, Other<H>> {
     } else {
         0
     };
-    Ok(Packet { key, direction, source, destination, tcp_flags, ttl, tcp })
+    Ok(Packet { key, direction, tcp_flags, ttl, tcp })
 }
 
 /// What to say of a frame too short for UDP: its source counts all the same.

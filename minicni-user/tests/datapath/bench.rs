@@ -212,10 +212,9 @@ impl Bench {
         mark: u16,
         frame: &[u8],
     ) -> Outcome {
-        let mut context = [0_u8; 192];
+        let mut context = context(ifindex);
         context[8..12].copy_from_slice(&u32::from(mark).to_ne_bytes());
         context[36..40].copy_from_slice(&ingress_ifindex.to_ne_bytes());
-        context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
         context[176..180].copy_from_slice(&gso_size.to_ne_bytes());
         let mut out = vec![0_u8; 70_000];
         let program = SchedClassifier::from_pin(self.pins.program(program)).unwrap();
@@ -282,6 +281,13 @@ impl Bench {
             self.through_the_stack(b, a, back, Reason::Learning, events);
         }
     }
+}
+
+/// The part of `struct __sk_buff` that says where a packet is.
+pub(crate) fn context(ifindex: u32) -> [u8; 192] {
+    let mut context = [0_u8; 192];
+    context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
+    context
 }
 
 impl Drop for Bench {

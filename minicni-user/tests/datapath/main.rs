@@ -4,6 +4,7 @@
 //! frames of a test that failed are in `target/pcap/`.
 
 mod bench;
+mod checksum;
 mod fuzz;
 mod ipv4;
 mod ipv6;

@@ -45,13 +45,13 @@ pub(crate) fn pin(programs: &Programs, path: &Path) -> io::Result<()> {
     attributes[0] = 3 | (code.len() as u64) << 32; // BPF_PROG_TYPE_SCHED_CLS, number of instructions
     attributes[1] = code.as_ptr() as u64;
     attributes[2] = license.as_ptr() as u64;
-    let program = bpf(5, &attributes)?;
+    let program = bpf(5, &mut attributes)?;
     // An array of programs is emptied with its last user; the program is one.
     let name = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
     let mut attributes = [0_u64; 16];
     attributes[0] = name.as_ptr() as u64;
     attributes[1] = u64::from(program.as_fd().as_raw_fd().unsigned_abs());
-    bpf_status(6, &attributes)?;
+    bpf_status(6, &mut attributes)?;
     // Held for the rest of the test run: without a user-space reference the kernel empties the array.
     std::mem::forget(calls);
     Ok(())
@@ -61,7 +61,7 @@ fn create_program_array() -> io::Result<OwnedFd> {
     let mut attributes = [0_u64; 16];
     attributes[0] = 3 | 4 << 32; // BPF_MAP_TYPE_PROG_ARRAY, key size
     attributes[1] = 4 | 1 << 32; // value size, entries
-    bpf(0, &attributes)
+    bpf(0, &mut attributes)
 }
 
 fn update(map: &OwnedFd, program: i32) -> io::Result<()> {
@@ -70,21 +70,22 @@ fn update(map: &OwnedFd, program: i32) -> io::Result<()> {
     attributes[0] = u64::from(map.as_raw_fd().unsigned_abs());
     attributes[1] = &raw const key as u64;
     attributes[2] = &raw const value as u64;
-    bpf_status(2, &attributes)
+    bpf_status(2, &mut attributes)
 }
 
-fn bpf(command: i32, attributes: &[u64; 16]) -> io::Result<OwnedFd> {
+fn bpf(command: i32, attributes: &mut [u64; 16]) -> io::Result<OwnedFd> {
     let fd = i32::try_from(call(command, attributes)?).map_err(io::Error::other)?;
     // SAFETY: the kernel just gave us this descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn bpf_status(command: i32, attributes: &[u64; 16]) -> io::Result<()> {
+/// A command of `bpf(2)` that gives no descriptor.
+pub(crate) fn bpf_status(command: i32, attributes: &mut [u64; 16]) -> io::Result<()> {
     call(command, attributes).map(drop)
 }
 
-fn call(command: i32, attributes: &[u64; 16]) -> io::Result<i64> {
+fn call(command: i32, attributes: &mut [u64; 16]) -> io::Result<i64> {
     // SAFETY: the attributes are longer than what the command reads, and their pointers are alive.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(attributes)) };
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), size_of_val(attributes)) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
