@@ -18,7 +18,7 @@ use super::{
     plugin::{Call, Plugin},
     view,
 };
-use crate::{command, lab};
+use crate::lab;
 
 /// Everything of the suite bears this name, as everything of a lab does.
 pub(super) const LAB: &str = "minicni-conf";
@@ -72,9 +72,10 @@ impl<'a> Bench<'a> {
         }
         let [v4, v6] = HOST_ADDRESSES;
         for arguments in [
-            "link add uplink0 type dummy",
+            "link add uplink0 type veth peer name wire0",
             &format!("address add {v4}/24 dev uplink0"),
             &format!("address add {v6}/64 dev uplink0 nodad"),
+            "link set wire0 up",
             "link set uplink0 up",
             "route add default via 192.168.77.254",
         ] {
@@ -269,7 +270,11 @@ pub(super) fn ranges(subnets: &[&str]) -> Value {
 
 /// Runs `ip` inside a namespace and gives what it printed.
 pub(super) fn ip(netns: &Netns, arguments: &str) -> Result<String> {
-    netns.run(|| command::output(Command::new("ip").args(arguments.split_whitespace())))?
+    let output = netns.run(|| Command::new("ip").args(arguments.split_whitespace()).output())?.context("run ip")?;
+    if !output.status.success() {
+        bail!("ip {arguments}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }
 
 fn exchange(from: &Netns, to: &Netns, address: IpAddr) -> Result<()> {

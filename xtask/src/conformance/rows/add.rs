@@ -16,7 +16,7 @@ use super::{
 pub(super) fn rows() -> Vec<Row> {
     vec![
         row("R-ADD-1", "ADD", "an interface CNI_IFNAME that is there is an error, and is not touched", |bench| {
-            taken(bench, "link add eth0 type dummy")
+            taken(bench, "link add eth0 type bridge")
         }),
         row("R-ADD-1", "ADD", "a veth CNI_IFNAME that someone else made is an error, and is not touched", |bench| {
             taken(bench, "link add eth0 type veth peer name other0")
@@ -24,7 +24,7 @@ pub(super) fn rows() -> Vec<Row> {
         row("R-ADD-1", "ADD", "nothing but the error is left of an ADD whose interface was there", |bench| {
             bench.pool(2);
             let before = bench.warm()?;
-            taken(bench, "link add eth0 type dummy")?;
+            taken(bench, "link add eth0 type bridge")?;
             bench.unchanged_since(&before)?;
             bench.free_addresses(2)
         }),

@@ -81,7 +81,7 @@ pub(super) fn rows() -> Vec<Row> {
         broken("the interface has become one of another kind", |_, pod, told| {
             let address = result::addresses(told)?[0];
             in_pod(pod, "link delete eth0")?;
-            in_pod(pod, "link add eth0 type dummy")?;
+            in_pod(pod, "link add eth0 type bridge")?;
             in_pod(pod, &format!("address add {address} dev eth0"))?;
             in_pod(pod, "link set eth0 up")
         }),

@@ -93,7 +93,7 @@ pub(super) fn rows() -> Vec<Row> {
         }),
         row("R-DEL-4", "DEL", "leaves an eth0 alone that no ADD has made", |bench| {
             let pod = bench.pod("a")?;
-            foreign(bench, &pod, "link add eth0 type dummy", false)
+            foreign(bench, &pod, "link add eth0 type bridge", false)
         }),
         row("R-DEL-4", "DEL", "leaves an eth0 alone that made its ADD fail", |bench| {
             let pod = bench.pod("a")?;
@@ -101,7 +101,7 @@ pub(super) fn rows() -> Vec<Row> {
         }),
         row("R-DEL-4", "DEL", "leaves the host's own eth0 alone where CNI_NETNS is the host's", |bench| {
             let pod = bench.pod("a")?;
-            ip(&bench.host, "link add eth0 type dummy")?;
+            ip(&bench.host, "link add eth0 type bridge")?;
             bench.call("DEL", &pod).env("CNI_NETNS", &bench.host_path).run()?;
             ensure(view::device(&bench.host, "eth0")?.is_some(), "eth0 of the host still there", "it is gone")
         }),

@@ -20,7 +20,7 @@ pub(super) fn rows() -> Vec<Row> {
             bench.pool(1);
             let before = bench.warm()?;
             let pod = bench.pod("a")?;
-            ip(&pod.netns, "link add eth0 type dummy")?;
+            ip(&pod.netns, "link add eth0 type bridge")?;
             bench.call("ADD", &pod).run()?.error()?;
             bench.del(&pod)?;
             bench.unchanged_since(&before)?;
