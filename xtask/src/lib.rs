@@ -1,4 +1,4 @@
-//! Everything a person or CI runs: build-ebpf, demo, test, bench.
+//! Everything a person or CI runs: build-ebpf, demo, test, conformance, bench.
 //!
 //! The library holds what the subcommands and the tests in `tests/` share: above all the [`lab`], which makes nodes
 //! and pods out of namespaces.
@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod build;
 pub mod command;
+pub mod conformance;
 pub mod debian;
 pub mod demo;
 pub mod ebpf;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, demo, ebpf, test};
+use xtask::{bench, conformance, demo, ebpf, test};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Builds, shows, tests and measures minicni")]
@@ -20,6 +20,8 @@ enum Command {
     Test(test::Arguments),
     /// Measures minicni beside what people run today
     Bench(bench::Arguments),
+    /// Judges a CNI plugin, minicni or any other, by the rules that runtimes rely on
+    Conformance(conformance::Arguments),
     /// Builds the eBPF object that user space embeds, the same bytes wherever it is built
     BuildEbpf(ebpf::Arguments),
 }
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Conformance(arguments) => conformance::run(&arguments),
         Command::BuildEbpf(arguments) => ebpf::run(&arguments),
     };
     match done {
