@@ -86,7 +86,7 @@ fn node(config: &Config) -> Result<(Option<Facts>, Option<Attachable<'_>>), CniE
     let mut facts = Facts::read(&config.state)?;
     if config.datapath == Datapath::Route {
         // What one network wants says nothing about the node.
-        forward()?;
+        forward(false)?;
         return Ok((facts, None));
     }
     let mut programs = config.opened()?;

@@ -50,7 +50,7 @@ impl From<NodeError> for CniError {
     fn from(error: NodeError) -> Self {
         match error {
             NodeError::File { .. } => Self::new(Code::Io, error.to_string()),
-            NodeError::Malformed { .. } => Self::new(Code::Own(NODE), error.to_string()),
+            NodeError::Malformed { .. } | NodeError::NoIpv6(_) => Self::new(Code::Own(NODE), error.to_string()),
             NodeError::Setting(error) => error.into(),
             NodeError::Datapath(error) => error.into(),
         }
