@@ -138,8 +138,7 @@ fn forwarding_problems(node: &Facts) -> Vec<String> {
         let off = sysctl::read(key).is_ok_and(|value| value != "1");
         off.then(|| format!("{key} is not 1: this host does not forward packets of pods"))
     };
-    let ipv6 = node.pod_cidrs.iter().any(|cidr| cidr.addr().is_ipv6());
-    [false, true].into_iter().filter(|family| !family || ipv6).filter_map(is_off).collect()
+    [false, true].into_iter().filter(|ipv6| !ipv6 || node.ipv6()).filter_map(is_off).collect()
 }
 
 fn attachment_problems(pins: &Pins) -> Result<Vec<String>, String> {

@@ -6,7 +6,7 @@ use tracing::{error, info, warn};
 
 use super::{
     nodes::Node,
-    plan::LocalPrefix,
+    plan::{LocalPrefix, same_family},
     reconcile::Report,
     run::{Options, RunError, log_report},
 };
@@ -26,6 +26,8 @@ pub(super) struct Host {
     options: Options,
     mode: Mode,
     facts: Option<Facts>,
+    /// Whether pods of this node have IPv6 addresses, and the host therefore forwards IPv6.
+    ipv6: bool,
     told: Option<DaemonReport>,
     /// Whether routes changed since the flows were last made to prove themselves again.
     flows_outdated: bool,
@@ -38,9 +40,10 @@ impl Host {
         if let Some(facts) = Facts::read(&options.state).ok().flatten() {
             facts.check_netns(&options.state)?;
         }
-        let mode = prepared(options)?;
+        // Whether there is IPv6 is known with the nodes.
+        let mode = prepared(options, false)?;
         // Whatever happened to the routes while no daemon looked.
-        Ok(Self { options: options.clone(), mode, facts: None, told: None, flows_outdated: true })
+        Ok(Self { options: options.clone(), mode, facts: None, ipv6: false, told: None, flows_outdated: true })
     }
 
     pub(super) fn mode(&self) -> &Mode {
@@ -49,7 +52,7 @@ impl Host {
 
     /// Prepares the host again if a setting that the datapath depends on changed behind our back.
     pub(super) fn keep_prepared(&mut self) {
-        match forward(false) {
+        match forward(self.ipv6) {
             Ok(true) => warn!("forwarding was off, and is on again"),
             Ok(false) => {}
             Err(error) => error!("{error}"),
@@ -57,7 +60,7 @@ impl Host {
         if self.mode.stands() {
             return;
         }
-        match prepared(&self.options) {
+        match prepared(&self.options, self.ipv6) {
             Ok(mode) => {
                 info!(datapath = %mode, "prepared again");
                 self.mode = mode;
@@ -105,18 +108,7 @@ impl Host {
             problems.push(format!("node {me}: spec.podCIDR is missing; no pod can get an address before it is there"));
             return;
         }
-        let uplink = local.iter().find(|prefix| node.internal_ips.contains(&prefix.address));
-        let uplink_mtu = match uplink.map(care_for) {
-            Some(Ok(mtu)) => mtu,
-            Some(Err(error)) => {
-                problems.push(error.to_string());
-                None
-            }
-            None => {
-                problems.push(format!("node {me}: no interface has its InternalIP {}", listed(&node.internal_ips)));
-                None
-            }
-        };
+        let uplink_mtu = care_for_uplinks(node, local, problems);
         let facts = Facts::new(self.mode.clone()).map(|facts| Facts {
             node: Some(me.to_owned()),
             pod_cidrs: node.pod_cidrs.clone(),
@@ -124,9 +116,25 @@ impl Host {
             mtu: mtu.or(uplink_mtu).or_else(|| Facts::read(&self.options.state).ok().flatten()?.mtu),
             ..facts
         });
-        if let Err(error) = facts.and_then(|facts| self.write(facts)) {
+        let written = facts.and_then(|facts| {
+            // Told all the same: a pod that cannot have its IPv6 address then fails, and says so.
+            if let Err(error) = self.forward_for(&facts) {
+                problems.push(error.to_string());
+            }
+            self.write(facts)
+        });
+        if let Err(error) = written {
             problems.push(error.to_string());
         }
+    }
+
+    /// Forwards IPv6 before the first pod that has it.
+    fn forward_for(&mut self, facts: &Facts) -> Result<(), NodeError> {
+        if facts.ipv6() && !self.ipv6 && forward(true)? {
+            info!("IPv6 is forwarded now");
+        }
+        self.ipv6 = facts.ipv6();
+        Ok(())
     }
 
     fn write(&mut self, facts: Facts) -> Result<(), NodeError> {
@@ -163,22 +171,47 @@ impl Host {
     }
 }
 
+/// Cares for the uplink of each address family that the node's pods have, and tells the smallest MTU of those that are
+/// there.
+fn care_for_uplinks(node: &Node, local: &[LocalPrefix], problems: &mut Vec<String>) -> Option<u32> {
+    let mut mtu = None;
+    for cidr in &node.pod_cidrs {
+        let ips = same_family(&node.internal_ips, *cidr);
+        match local.iter().find(|prefix| ips.contains(&prefix.address)).map(care_for) {
+            Some(Ok(found)) => mtu = mtu.into_iter().chain(found).min(),
+            Some(Err(error)) => problems.push(error.to_string()),
+            // That there is no address at all is said where the routes are.
+            None if ips.is_empty() => {}
+            None => problems.push(format!("node {}: no interface has its InternalIP {}", node.name, listed(&ips))),
+        }
+    }
+    mtu
+}
+
 /// Lets replies in that other nodes send another way than we would, and tells the uplink's MTU.
 fn care_for(uplink: &LocalPrefix) -> Result<Option<u32>, LinkError> {
-    let own = sysctl::device_key("ipv4", &uplink.ifname, "rp_filter")?;
+    // IPv6 has no such filter.
+    if uplink.address.is_ipv4() {
+        loosen_rp_filter(&uplink.ifname)?;
+    }
+    Ok(Socket::open()?.link_by_index(uplink.ifindex)?.map(|link| link.mtu))
+}
+
+fn loosen_rp_filter(uplink: &str) -> Result<(), LinkError> {
+    let own = sysctl::device_key("ipv4", uplink, "rp_filter")?;
     let all = sysctl::device_key("ipv4", "all", "rp_filter")?;
     // The kernel takes the larger of the two, so 2 here loosens a 1 there.
     let value = sysctl::read(&own)?.max(sysctl::read(&all)?);
     if value == STRICT {
         sysctl::write(&own, LOOSE)?;
-        info!(uplink = uplink.ifname, "rp_filter set from strict to loose");
+        info!(uplink, "rp_filter set from strict to loose");
     }
-    Ok(Socket::open()?.link_by_index(uplink.ifindex)?.map(|link| link.mtu))
+    Ok(())
 }
 
-fn prepared(options: &Options) -> Result<Mode, NodeError> {
+fn prepared(options: &Options, ipv6: bool) -> Result<Mode, NodeError> {
     let _lock = options.state.lock()?;
-    prepare(&options.pins, Settings { datapath: options.datapath, ebpf_log_level: options.ebpf_log_level })
+    prepare(&options.pins, Settings { datapath: options.datapath, ebpf_log_level: options.ebpf_log_level, ipv6 })
 }
 
 fn listed(addresses: &[IpAddr]) -> String {

@@ -248,7 +248,8 @@ fn node(place: Place, object: Object) -> Result<Node, NodesError> {
             }
         }
     }
-    // Only the primary family is insisted on: in dual-stack clusters the second may lack an address, and is not routed.
+    // Only the primary family is insisted on: in dual-stack clusters the second may lack an address yet, and is not routed
+    // until then.
     if let Some(primary) = pod_cidrs.first()
         && !internal_ips.iter().any(|ip| ip.is_ipv4() == primary.addr().is_ipv4())
     {
@@ -260,7 +261,8 @@ fn node(place: Place, object: Object) -> Result<Node, NodesError> {
 
 fn internal_ip(text: &str) -> Result<IpAddr, String> {
     let ip: IpAddr = text.parse().map_err(|_| "is not an IP address".to_owned())?;
-    if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() {
+    let link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || link_local {
         return Err("is not an address that other nodes can reach".to_owned());
     }
     Ok(ip)

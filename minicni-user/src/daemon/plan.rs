@@ -13,6 +13,10 @@ use super::nodes::Node;
 /// Neither `RTPROT_*` of the kernel's `linux/rtnetlink.h` nor `rt_protos` of iproute2 assigns it.
 pub const ROUTE_PROTOCOL: u8 = 109;
 
+/// The metric of our IPv6 routes: what the kernel makes of none at all. It is always named, so that a route reads back
+/// as it was asked for: `IP6_RT_PRIO_USER`, <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/ipv6_route.h>
+const IPV6_METRIC: u32 = 1024;
+
 /// One kernel route of the main table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteSpec {
@@ -22,7 +26,7 @@ pub struct RouteSpec {
     pub gateway: Option<IpAddr>,
     /// Index of the interface it leaves by; `None` if the route has none, or several.
     pub ifindex: Option<u32>,
-    /// Metric (`RTA_PRIORITY`); the kernel takes the lowest. Ours is always 0.
+    /// Metric (`RTA_PRIORITY`); the kernel takes the lowest. Ours is [`metric()`].
     pub metric: u32,
     /// Who made it (`rtm_protocol`).
     pub protocol: u8,
@@ -41,6 +45,14 @@ impl fmt::Display for RouteSpec {
             write!(f, " metric {}", self.metric)?;
         }
         Ok(())
+    }
+}
+
+/// The metric of our routes to a destination.
+pub fn metric(dst: IpNet) -> u32 {
+    match dst {
+        IpNet::V4(_) => 0,
+        IpNet::V6(_) => IPV6_METRIC,
     }
 }
 
@@ -105,8 +117,8 @@ impl fmt::Display for Op {
     }
 }
 
-/// The routes that the node `me` needs to reach the pods of all others: one per node and IPv4 pod CIDR, through the
-/// node's `InternalIP`, sorted by destination; no two overlap. IPv6 is not routed yet and ignored.
+/// The routes that the node `me` needs to reach the pods of all others: one per pod CIDR, through the node's `InternalIP`
+/// of the same family, sorted by destination; no two overlap.
 pub fn desired(nodes: &[Node], me: &str, local: &[LocalPrefix]) -> (Vec<RouteSpec>, Vec<Problem>) {
     let mut problems = Vec::new();
     let own = nodes.iter().find(|node| node.name == me);
@@ -120,35 +132,50 @@ pub fn desired(nodes: &[Node], me: &str, local: &[LocalPrefix]) -> (Vec<RouteSpe
     }
     let next_hops = NextHops { local, own_ips: own.map_or(&[], |node| &node.internal_ips) };
     let mut routes = Vec::new();
-    for (cidr, node) in pod_cidrs(nodes, me, &mut problems) {
-        if node.name == me {
-            continue;
-        }
-        match next_hops.of(node) {
-            Ok((gateway, ifindex)) => routes.push(RouteSpec {
-                dst: cidr,
-                gateway: Some(gateway),
-                ifindex: Some(ifindex),
-                metric: 0,
-                protocol: ROUTE_PROTOCOL,
-            }),
-            Err(problem) => problems.push(problem),
+    for (dst, node) in pod_cidrs(nodes, me, &mut problems) {
+        let ips = same_family(&node.internal_ips, dst);
+        if ips.is_empty() {
+            problems.push(Problem {
+                node: node.name.clone(),
+                field: INTERNAL_IP,
+                why: format!("has no {} address, though there is the pod CIDR {dst}", family(dst.addr())),
+                remedy: "name an address of each family in kubelet's --node-ip",
+            });
+        } else if node.name != me {
+            match next_hops.of(node, &ips) {
+                Ok((gateway, ifindex)) => routes.push(RouteSpec {
+                    dst,
+                    gateway: Some(gateway),
+                    ifindex: Some(ifindex),
+                    metric: metric(dst),
+                    protocol: ROUTE_PROTOCOL,
+                }),
+                Err(problem) => problems.push(problem),
+            }
         }
     }
     (routes, problems)
 }
 
-/// The IPv4 pod CIDRs that may be routed, each with its node, sorted and disjoint.
+/// Those of the addresses that have the family of a prefix.
+pub(super) fn same_family(ips: &[IpAddr], prefix: IpNet) -> Vec<IpAddr> {
+    ips.iter().copied().filter(|ip| ip.is_ipv4() == prefix.addr().is_ipv4()).collect()
+}
+
+fn family(ip: IpAddr) -> &'static str {
+    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+/// The pod CIDRs that may be routed, each with its node, sorted and disjoint.
 fn pod_cidrs<'a>(nodes: &'a [Node], me: &str, problems: &mut Vec<Problem>) -> Vec<(IpNet, &'a Node)> {
     let mut cidrs = Vec::new();
     for node in nodes {
-        let before = cidrs.len();
-        cidrs.extend(node.pod_cidrs.iter().filter(|cidr| cidr.addr().is_ipv4()).map(|cidr| (cidr.trunc(), node)));
-        if cidrs.len() == before {
+        cidrs.extend(node.pod_cidrs.iter().map(|cidr| (cidr.trunc(), node)));
+        if node.pod_cidrs.is_empty() {
             problems.push(Problem {
                 node: node.name.clone(),
                 field: POD_CIDR,
-                why: "has no IPv4 prefix".to_owned(),
+                why: "is missing".to_owned(),
                 remedy: "let the controller manager assign one (--allocate-node-cidrs), or write one into the nodes file",
             });
         }
@@ -181,9 +208,8 @@ struct NextHops<'a> {
 }
 
 impl NextHops<'_> {
-    /// Address and interface index of the first IPv4 `InternalIP` that is on-link.
-    fn of(&self, node: &Node) -> Result<(IpAddr, u32), Problem> {
-        let ips: Vec<IpAddr> = node.internal_ips.iter().copied().filter(IpAddr::is_ipv4).collect();
+    /// Address and interface index of the first of a node's `ips`, which are of one family, that is on-link.
+    fn of(&self, node: &Node, ips: &[IpAddr]) -> Result<(IpAddr, u32), Problem> {
         let problem = |why, remedy| Problem { node: node.name.clone(), field: INTERNAL_IP, why, remedy };
         if let Some(ip) = ips.iter().find(|ip| self.local.iter().any(|local| local.address == **ip)) {
             return Err(problem(
@@ -191,15 +217,12 @@ impl NextHops<'_> {
                 "give every kubelet its own --node-ip, and the daemon the name of this host's Node",
             ));
         }
-        if let Some(hop) = ips.iter().find_map(|ip| self.uplink(*ip).map(|ifindex| (*ip, ifindex))) {
-            return Ok(hop);
-        }
-        Err(match ips.as_slice() {
-            [] => problem("has no IPv4 address".to_owned(), "set kubelet's --node-ip"),
-            [first, ..] => problem(
-                format!("{first} is on no network of this host ({})", self.networks()),
+        ips.iter().find_map(|ip| self.uplink(*ip).map(|ifindex| (*ip, ifindex))).ok_or_else(|| {
+            let shown: Vec<_> = ips.iter().map(ToString::to_string).collect();
+            problem(
+                format!("{} is on no network of this host ({})", shown.join(", "), self.networks(ips)),
                 "put the nodes on one network; nodes behind a router are not supported yet",
-            ),
+            )
         })
     }
 
@@ -213,8 +236,10 @@ impl NextHops<'_> {
             .map(|l| l.ifindex)
     }
 
-    fn networks(&self) -> String {
-        let shown = self.local.iter().filter(|local| local.address.is_ipv4() && !local.address.is_loopback());
+    /// The networks of this host, of the family of `ips`.
+    fn networks(&self, ips: &[IpAddr]) -> String {
+        let shown = self.local.iter().filter(|local| !same_family(ips, local.on_link).is_empty());
+        let shown = shown.filter(|local| !local.address.is_loopback());
         let shown: Vec<_> = shown.map(|local| format!("{} on {}", local.on_link, local.ifname)).collect();
         if shown.is_empty() { "none is up".to_owned() } else { shown.join(", ") }
     }

@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::StreamExt;
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::Handle;
@@ -41,8 +41,8 @@ pub enum KernelError {
 pub enum ApplyError {
     /// Somebody else has a route to the same destination, which is left alone.
     #[error(
-        "cannot {op}: a route that is not minicni's has the same destination (protocol {protocol}, see `ip route show \
-         {dst}`); remove it, or stop what adds it"
+        "cannot {op}: a route that is not minicni's has the same destination (protocol {protocol}, see `ip {}route \
+         show {dst}`); remove it, or stop what adds it", if dst.addr().is_ipv4() { "" } else { "-6 " }
     )]
     Foreign {
         /// What was attempted.
@@ -87,12 +87,13 @@ impl Kernel {
         Ok(Self { handle })
     }
 
-    /// Our IPv4 routes in the main table, in the kernel's order.
+    /// Our routes in the main table, IPv4 first, in the kernel's order.
     pub async fn actual(&self) -> Result<Vec<RouteSpec>, KernelError> {
         self.routes(ROUTE_PROTOCOL).await
     }
 
-    /// Addresses of all interfaces that are up; the kernel refuses routes through the others.
+    /// Addresses of all interfaces that are up; the kernel refuses routes through the others. Without those that are valid
+    /// on one link only, and those that may yet turn out to be another host's (duplicate address detection).
     pub async fn local_prefixes(&self) -> Result<Vec<LocalPrefix>, KernelError> {
         let mut up = HashMap::new();
         for answer in self.dump("interfaces", RouteNetlinkMessage::GetLink(LinkMessage::default())).await? {
@@ -165,23 +166,27 @@ impl Kernel {
         }
     }
 
-    /// IPv4 routes of the main table; `RTPROT_UNSPEC` for all protocols.
+    /// Routes of the main table; `RTPROT_UNSPEC` for all protocols.
     async fn routes(&self, protocol: u8) -> Result<Vec<RouteSpec>, KernelError> {
-        let mut filter = RouteMessage::default();
-        filter.header.address_family = AddressFamily::Inet;
-        filter.header.table = RouteHeader::RT_TABLE_MAIN;
-        filter.header.protocol = protocol.into();
-        let routes = match self.dump("routes", RouteNetlinkMessage::GetRoute(filter)).await {
-            // A namespace that never had a route has no table.
-            Err(KernelError::Dump { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => Vec::new(),
-            routes => routes?,
-        };
-        let specs = routes.iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewRoute(route) => route_spec(route),
-            _ => None,
-        });
-        let wanted = |spec: &RouteSpec| protocol == u8::from(RouteProtocol::Unspec) || spec.protocol == protocol;
-        Ok(specs.filter(wanted).collect())
+        let mut specs = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut filter = RouteMessage::default();
+            filter.header.address_family = family;
+            filter.header.table = RouteHeader::RT_TABLE_MAIN;
+            filter.header.protocol = protocol.into();
+            let routes = match self.dump("routes", RouteNetlinkMessage::GetRoute(filter)).await {
+                // A namespace that never had a route has no table.
+                Err(KernelError::Dump { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => Vec::new(),
+                routes => routes?,
+            };
+            specs.extend(routes.iter().filter_map(|answer| match answer {
+                // A kernel without IPv6 answers with the routes that it has.
+                RouteNetlinkMessage::NewRoute(route) if route.header.address_family == family => route_spec(route),
+                _ => None,
+            }));
+        }
+        specs.retain(|spec| protocol == u8::from(RouteProtocol::Unspec) || spec.protocol == protocol);
+        Ok(specs)
     }
 
     /// Lists objects, all of them or none: a route missing from a list would be swept or added again.
@@ -247,12 +252,17 @@ fn message(route: &RouteSpec) -> RouteMessage {
     message
 }
 
-/// `None` for what is not a route of the main table, or only one for some type of service, which clashes with no other.
+/// `None` for what is not a route of the main table, or only one for some type of service, which clashes with no other, or
+/// what the kernel learnt about one destination of a route, such as its MTU.
 fn route_spec(message: &RouteMessage) -> Option<RouteSpec> {
-    if message.header.table != RouteHeader::RT_TABLE_MAIN || message.header.tos != 0 {
+    let header = &message.header;
+    if header.table != RouteHeader::RT_TABLE_MAIN || header.tos != 0 || header.flags.contains(RouteFlags::Cloned) {
         return None;
     }
-    let mut dst = IpAddr::from([0, 0, 0, 0]);
+    let mut dst = match header.address_family {
+        AddressFamily::Inet6 => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        _ => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+    };
     let (mut gateway, mut ifindex, mut metric) = (None, None, 0);
     for attribute in &message.attributes {
         match attribute {
@@ -275,7 +285,8 @@ fn ip_addr(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// `IFA_LOCAL` is the host's address, `IFA_ADDRESS` the peer's on a point-to-point interface. IPv6 has only the latter.
+/// `IFA_LOCAL` is the host's address, `IFA_ADDRESS` the peer's on a point-to-point interface. IPv6 mostly has only the
+/// latter.
 fn local_prefix(message: &AddressMessage, ifname: &str) -> Option<LocalPrefix> {
     let (mut address, mut local) = (None, None);
     for attribute in &message.attributes {
@@ -285,6 +296,12 @@ fn local_prefix(message: &AddressMessage, ifname: &str) -> Option<LocalPrefix> {
             _ => {}
         }
     }
+    let own = local.or(address)?;
+    let link_local = matches!(own, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    // An address that was found to be another host's stays tentative.
+    if link_local || message.header.flags.contains(AddressHeaderFlags::Tentative) {
+        return None;
+    }
     let on_link = IpNet::new(address.or(local)?, message.header.prefix_len).ok()?.trunc();
-    Some(LocalPrefix { ifindex: message.header.index, ifname: ifname.to_owned(), address: local.or(address)?, on_link })
+    Some(LocalPrefix { ifindex: message.header.index, ifname: ifname.to_owned(), address: own, on_link })
 }

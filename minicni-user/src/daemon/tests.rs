@@ -15,6 +15,8 @@ use super::reconcile::{Report, reconcile};
 use super::routes::{ApplyError, Kernel};
 use super::watch::RouteWatch;
 
+mod ipv6;
+
 /// Runs `test` on a thread of its own, in a new network namespace that ends with it. There `up0` is 10.0.0.1/24.
 fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     let thread = std::thread::spawn(|| {

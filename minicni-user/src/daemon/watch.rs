@@ -14,8 +14,13 @@ use super::plan::ROUTE_PROTOCOL;
 
 const QUIET: Duration = Duration::from_millis(20);
 const LIMIT: Duration = Duration::from_millis(200);
-const GROUPS: [MulticastGroup; 4] =
-    [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route, MulticastGroup::Ipv6Route];
+const GROUPS: [MulticastGroup; 5] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Route,
+];
 
 /// The kernel's notifications cannot be received. Open another watch, and look at the kernel's state by timer meanwhile.
 #[derive(Debug, thiserror::Error)]

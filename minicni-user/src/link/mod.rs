@@ -15,7 +15,7 @@ mod route;
 mod socket;
 pub mod sysctl;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod traffic_control;
 
 pub use address::address;

@@ -18,7 +18,7 @@ const HOST_INDEX: u32 = 4711;
 const POD_INDEX: u32 = 42;
 
 /// Runs a test on a thread in a fresh network namespace, which ends with it.
-pub(super) fn in_fresh_netns<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn in_fresh_netns<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let worker = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).expect("these tests make network namespaces and must be run by root");
@@ -29,7 +29,7 @@ pub(super) fn in_fresh_netns<T: Send>(test: impl FnOnce() -> T + Send) -> T {
 }
 
 /// A namespace that lives as long as the value.
-fn fresh_netns() -> Netns {
+pub(crate) fn fresh_netns() -> Netns {
     in_fresh_netns(|| Netns::open("/proc/thread-self/ns/net").unwrap())
 }
 

@@ -39,6 +39,12 @@ pub enum NodeError {
     /// A kernel setting that every mode needs could not be made.
     #[error(transparent)]
     Setting(#[from] LinkError),
+    /// Pods are to have IPv6 addresses, and the kernel has no IPv6.
+    #[error(
+        "the node's pods have IPv6 addresses, but the kernel has no IPv6 ({0}); load the module ipv6, boot without \
+         ipv6.disable=1, or take the IPv6 prefix from the node"
+    )]
+    NoIpv6(LinkError),
     /// The eBPF datapath was asked for and is not to be had.
     #[error("datapath ebpf: {0}")]
     Datapath(#[from] DatapathError),

@@ -54,6 +54,11 @@ impl Facts {
         }
     }
 
+    /// Whether the node's pods have IPv6 addresses, as far as a daemon knows.
+    pub fn ipv6(&self) -> bool {
+        self.pod_cidrs.iter().any(|cidr| cidr.addr().is_ipv6())
+    }
+
     /// Writes the file, atomically.
     pub fn write(&self, state: &StateDir) -> Result<(), NodeError> {
         write(state, state.facts(), self)
@@ -107,6 +112,9 @@ mod tests {
         assert_eq!(Facts::read(&state).unwrap(), None);
         let mut facts = Facts::new(Mode::Ebpf { without_tcp: Some("because".into()), udp_timeout: 30 }).unwrap();
         facts.pod_cidrs = vec!["10.244.1.0/24".parse().unwrap()];
+        assert!(!facts.ipv6());
+        facts.pod_cidrs.push("fd44:0:0:1::/64".parse().unwrap());
+        assert!(facts.ipv6());
         facts.write(&state).unwrap();
         assert_eq!(Facts::read(&state).unwrap(), Some(facts.clone()));
         facts.check_netns(&state).unwrap();

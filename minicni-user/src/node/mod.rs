@@ -2,18 +2,24 @@
 //!
 //! * [`StateDir`]: where the state of a node is, and the lock that serialises its preparation
 //! * [`Facts`]: what was found out about the node, for the plugin to read
-//! * [`prepare()`]: kernel settings and eBPF programs
+//! * [`forward()`]: the kernel settings that pods need in every datapath
+//! * [`prepare()`]: these, those of the eBPF datapath, and its programs
 //! * [`attach`]: the shared tc blocks
 
 pub mod attach;
 mod error;
 mod facts;
+mod forwarding;
 mod mode;
 mod prepare;
 mod state;
 
 pub use error::NodeError;
 pub use facts::{DaemonReport, Facts};
+pub use forwarding::forward;
 pub use mode::{Datapath, Mode};
-pub use prepare::{Settings, forward, prepare};
+pub use prepare::{Settings, prepare};
 pub use state::{DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, StateDir, boot_id};
+
+/// How the names of the host's ends of the pods' veth pairs begin.
+pub const HOST_PREFIX: &str = "mni";

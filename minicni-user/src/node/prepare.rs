@@ -5,13 +5,12 @@ use nix::{
     time::{ClockId, clock_getres},
 };
 
-use super::{Datapath, Mode, NodeError, attach};
+use super::{Datapath, Mode, NodeError, attach, forward};
 use crate::{
     datapath::{Constants, OBJECT, Pins, Programs, load},
     link::{Socket, sysctl},
 };
 
-const IP_FORWARD: &str = "net/ipv4/ip_forward";
 const TCP_BE_LIBERAL: &str = "net/netfilter/nf_conntrack_tcp_be_liberal";
 const TCP_IGNORE_INVALID_RST: &str = "net/netfilter/nf_conntrack_tcp_ignore_invalid_rst";
 const UDP_TIMEOUT: &str = "net/netfilter/nf_conntrack_udp_timeout";
@@ -27,6 +26,8 @@ pub struct Settings {
     pub datapath: Datapath,
     /// The level of the programs' own log, as aya-log counts: 0 is off and costs nothing, 5 is trace.
     pub ebpf_log_level: u8,
+    /// Whether pods have IPv6 addresses, so that the host has to forward IPv6 too.
+    pub ipv6: bool,
 }
 
 /// Makes the kernel settings that pods need and loads the programs, unless they are not wanted or, for
@@ -34,7 +35,7 @@ pub struct Settings {
 ///
 /// Programs that are attached already are replaced, and their maps kept, so that this may be repeated at any time.
 pub fn prepare(pins: &Pins, settings: Settings) -> Result<Mode, NodeError> {
-    forward(false)?;
+    forward(settings.ipv6)?;
     if settings.datapath == Datapath::Route {
         detach(pins)?;
         return Ok(Mode::Route { reason: None });
@@ -45,14 +46,6 @@ pub fn prepare(pins: &Pins, settings: Settings) -> Result<Mode, NodeError> {
         Err(error) if settings.datapath == Datapath::Auto => Ok(Mode::Route { reason: Some(error.to_string()) }),
         Err(error) => Err(error),
     }
-}
-
-/// Lets the host forward packets; says whether it did not before.
-pub fn forward(ipv6: bool) -> Result<bool, NodeError> {
-    if ipv6 {
-        sysctl::ensure("net/ipv6/conf/all/forwarding", "1")?;
-    }
-    Ok(sysctl::ensure(IP_FORWARD, "1")?)
 }
 
 /// Makes conntrack accept the end of a connection whose data it did not see, or says why it cannot.

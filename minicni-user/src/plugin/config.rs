@@ -146,7 +146,7 @@ impl Config {
 
     /// How the plugin prepares a node that no daemon has prepared.
     pub(super) fn settings(&self) -> Settings {
-        Settings { datapath: self.datapath, ebpf_log_level: 0 }
+        Settings { datapath: self.datapath, ebpf_log_level: 0, ipv6: false }
     }
 
     /// Whether the node has no fast path, and this network can do without.

@@ -50,7 +50,9 @@ impl From<NodeError> for CniError {
     fn from(error: NodeError) -> Self {
         match error {
             NodeError::File { .. } => Self::new(Code::Io, error.to_string()),
-            NodeError::Malformed { .. } | NodeError::OtherNetns { .. } => Self::new(Code::Own(NODE), error.to_string()),
+            NodeError::Malformed { .. } | NodeError::OtherNetns { .. } | NodeError::NoIpv6(_) => {
+                Self::new(Code::Own(NODE), error.to_string())
+            }
             NodeError::Setting(error) => error.into(),
             NodeError::Datapath(error) => error.into(),
         }

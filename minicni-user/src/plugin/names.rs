@@ -2,9 +2,7 @@
 //! record.
 
 use crate::link::MacAddress;
-
-/// How the names of the host's ends begin.
-pub const HOST_PREFIX: &str = "mni";
+pub use crate::node::HOST_PREFIX;
 
 /// One attachment's names.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -16,7 +16,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use minicni::link::{MacAddress, Netns, Socket, VethEnd, address, link_up, veth};
+use minicni::link::{MacAddress, Netns, Socket, VethEnd, address, link_up, sysctl, veth};
 use nix::{
     mount::{MntFlags, umount2},
     net::if_::if_nametoindex,
@@ -202,6 +202,10 @@ fn wire(one: &Node, other: &Node) -> Result<()> {
     [one, other].into_iter().try_for_each(|node| {
         node.netns.run(|| -> Result<()> {
             let ifindex = if_nametoindex(UPLINK)?;
+            if node.families != Families::V4 {
+                // Until its link-local address is proven unique, a node asks for no neighbour on behalf of others.
+                sysctl::write(&sysctl::device_key("ipv6", UPLINK, "accept_dad")?, "0")?;
+            }
             let addresses = families::uplink_addresses(node.families, node.number);
             let addresses = addresses.into_iter().map(|prefix| address(ifindex, prefix, true));
             Socket::open()?.batch(addresses.chain([link_up(ifindex)]).collect())?;

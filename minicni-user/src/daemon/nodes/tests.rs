@@ -125,8 +125,8 @@ fn a_bad_pod_cidr_is_named_with_node_value_and_what_would_be_right() {
 
 #[test]
 fn a_bad_or_missing_internal_ip_is_named() {
-    for bad in ["10.0.0", "0.0.0.0", "127.0.0.1", "224.0.0.1", "worker-1"] {
-        assert_error(&yaml("a", "10.1.0.0/24", bad), &["node a", "InternalIP", bad]);
+    for bad in ["10.0.0", "0.0.0.0", "127.0.0.1", "224.0.0.1", "worker-1", "::1", "fe80::1", "ff02::1"] {
+        assert_error(&yaml("a", "10.1.0.0/24", &format!("'{bad}'")), &["node a", "InternalIP", bad]);
     }
     let external = "kind: Node\nmetadata: {name: a}\nstatus: {addresses: [{type: ExternalIP, address: 1.2.3.4}]}\n";
     assert_error(external, &["node a", "InternalIP", "there is none"]);

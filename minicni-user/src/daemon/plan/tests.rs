@@ -16,11 +16,12 @@ fn local(ifindex: u32, address: &str) -> LocalPrefix {
 }
 
 fn route(dst: &str, gateway: &str, ifindex: u32) -> RouteSpec {
+    let dst: IpNet = dst.parse().unwrap();
     RouteSpec {
-        dst: dst.parse().unwrap(),
+        dst,
         gateway: Some(gateway.parse().unwrap()),
         ifindex: Some(ifindex),
-        metric: 0,
+        metric: if dst.addr().is_ipv4() { 0 } else { 1024 },
         protocol: ROUTE_PROTOCOL,
     }
 }
@@ -53,8 +54,9 @@ fn a_node_that_cannot_be_routed_is_a_problem_of_its_own_only() {
     let on_the_network = [local(2, "10.0.0.1/24")];
     for (bad, parts) in [
         (node("far", &["10.244.1.0/24"], &["10.7.0.2"]), ["node far", "10.7.0.2", "10.0.0.0/24 on eth2"]),
-        (node("new", &[], &["10.0.0.2"]), ["node new", "spec.podCIDR", "allocate-node-cidrs"]),
+        (node("new", &[], &["10.0.0.2"]), ["node new", "spec.podCIDR is missing", "allocate-node-cidrs"]),
         (node("six", &["10.244.1.0/24"], &["fd00::2"]), ["node six", "InternalIP", "no IPv4 address"]),
+        (node("four", &["fd44:1::/64"], &["10.0.0.2"]), ["node four", "no IPv6 address", "fd44:1::/64"]),
         (node("twin", &["10.244.1.0/24"], &["10.0.0.1"]), ["node twin", "10.0.0.1", "address of this host"]),
         (node("wide", &["10.0.0.0/16"], &["10.0.0.2"]), ["node wide", "10.0.0.0/16 covers the InternalIP", "of node"]),
         (node("all", &["0.0.0.0/0"], &["10.0.0.2"]), ["node all", "0.0.0.0/0 covers the InternalIP", "of node"]),
@@ -68,11 +70,31 @@ fn a_node_that_cannot_be_routed_is_a_problem_of_its_own_only() {
 }
 
 #[test]
-fn ipv6_is_ignored_where_there_is_ipv4() {
-    let dual = node("a", &["fd00:1::/64", "10.244.1.0/24"], &["fd00::2", "10.0.0.2"]);
-    let (routes, problems) = desired(&[me(), dual], "me", &[local(2, "10.0.0.1/24"), local(2, "fd00::1/64")]);
-    assert_eq!(routes, [route("10.244.1.0/24", "10.0.0.2", 2)]);
-    assert_eq!(problems, []);
+fn each_pod_cidr_leads_through_an_internal_ip_of_its_family() {
+    let own = node("me", &["10.244.0.0/24", "fd44:0::/64"], &["10.0.0.1", "fd00::1"]);
+    let dual = node("a", &["fd44:1::/64", "10.244.1.0/24"], &["fd00::2", "10.0.0.2"]);
+    let six = node("b", &["fd44:2::/64"], &["fd0f::3", "fd00::3"]);
+    let nodes = [six, dual, own];
+    let (four, six) = (local(2, "10.0.0.1/24"), local(3, "fd00::1/64"));
+    let (routes, problems) = desired(&nodes, "me", &[four.clone(), six]);
+    let expected =
+        [route("10.244.1.0/24", "10.0.0.2", 2), route("fd44:1::/64", "fd00::2", 3), route("fd44:2::/64", "fd00::3", 3)];
+    assert_eq!((routes.as_slice(), problems.as_slice()), (&expected[..], &[][..]));
+
+    let (routes, problems) = desired(&nodes, "me", &[four]);
+    assert_eq!(routes, expected[..1]);
+    let texts: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    assert!(texts[0].contains("node a") && texts[0].contains("fd00::2 is on no network of this host (none is up)"));
+    assert!(texts[1].contains("node b") && texts[1].contains("fd0f::3, fd00::3 is on no network"), "{texts:?}");
+}
+
+#[test]
+fn a_family_without_internal_ip_is_a_problem_for_the_node_itself_too_and_the_other_family_is_routed() {
+    let own = node("me", &["10.244.0.0/24", "fd44:0::/64"], &["10.0.0.1"]);
+    let other = node("a", &["10.244.1.0/24", "fd44:1::/64"], &["10.0.0.2", "fd00::2"]);
+    let (routes, problems) = desired(&[own, other], "me", &[local(2, "10.0.0.1/24"), local(2, "fd00::1/64")]);
+    assert_eq!(routes, [route("10.244.1.0/24", "10.0.0.2", 2), route("fd44:1::/64", "fd00::2", 2)]);
+    assert_problem(&problems, &["node me", "InternalIP", "no IPv6 address", "fd44::/64", "--node-ip"]);
 }
 
 #[test]
@@ -124,20 +146,24 @@ fn apply(table: &mut Vec<RouteSpec>, op: &Op) {
     }
 }
 
+/// One destination per number and family.
+fn destination(number: u8, ipv6: bool) -> IpNet {
+    let text = if ipv6 { format!("fd44:{number}::/32") } else { format!("10.{number}.0.0/16") };
+    text.parse().unwrap()
+}
+
 fn any_route(dsts: std::ops::Range<u8>, protocol: u8) -> impl Strategy<Value = RouteSpec> {
-    (dsts, 1_u8..4, 1_u32..3, 0_u32..2).prop_map(move |(dst, gateway, ifindex, metric)| RouteSpec {
-        metric,
-        protocol,
-        ..route(&format!("10.{dst}.0.0/16"), &format!("192.168.0.{gateway}"), ifindex)
+    (dsts, any::<bool>(), 1_u8..4, 1_u32..3, 0_u32..2).prop_map(move |(dst, ipv6, gateway, ifindex, more)| {
+        let dst = destination(dst, ipv6);
+        let gateway = if ipv6 { format!("fd00::{gateway}") } else { format!("192.168.0.{gateway}") };
+        RouteSpec { metric: metric(dst) + more, protocol, ..route(&dst.to_string(), &gateway, ifindex) }
     })
 }
 
 fn any_desired() -> impl Strategy<Value = Vec<RouteSpec>> {
-    proptest::collection::btree_map(0_u8..8, any_route(0..1, ROUTE_PROTOCOL), 0..8).prop_map(|routes| {
-        routes
-            .into_iter()
-            .map(|(dst, r)| RouteSpec { dst: format!("10.{dst}.0.0/16").parse().unwrap(), metric: 0, ..r })
-            .collect()
+    proptest::collection::vec(any_route(0..8, ROUTE_PROTOCOL), 0..12).prop_map(|routes| {
+        let by_dst: BTreeMap<_, _> = routes.into_iter().map(|route| (route.dst, route)).collect();
+        by_dst.into_values().map(|route| RouteSpec { metric: metric(route.dst), ..route }).collect()
     })
 }
 
@@ -147,7 +173,51 @@ fn any_table() -> impl Strategy<Value = Vec<RouteSpec>> {
     (ours, foreign).prop_map(|(ours, foreign)| ours.into_iter().chain(foreign).collect::<Vec<_>>()).prop_shuffle()
 }
 
+/// A node with a number: which of its pod CIDRs and addresses, IPv4 and IPv6, there are.
+fn any_nodes() -> impl Strategy<Value = Vec<Node>> {
+    proptest::collection::vec(any::<[bool; 4]>(), 1..8).prop_map(|nodes| {
+        let present = |these: [(bool, String); 2]| -> Vec<String> {
+            these.into_iter().filter_map(|(there, text)| there.then_some(text)).collect()
+        };
+        let node = |(n, [cidr, cidr6, ip, ip6]): (usize, [bool; 4])| {
+            let cidrs = present([(cidr, format!("10.244.{n}.0/24")), (cidr6, format!("fd44:0:0:{n}::/64"))]);
+            let ips = present([(ip, format!("10.0.0.{}", n + 1)), (ip6, format!("fd00::{}", n + 1))]);
+            Node {
+                name: format!("n{n}"),
+                pod_cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
+                internal_ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+            }
+        };
+        nodes.into_iter().enumerate().map(node).collect()
+    })
+}
+
 proptest! {
+    #[test]
+    fn every_pod_cidr_of_another_node_is_routed_in_its_family_or_a_problem_names_the_node(
+        nodes in any_nodes(), four in any::<bool>(), six in any::<bool>(),
+    ) {
+        let networks = [(four, local(2, "10.0.0.1/24")), (six, local(3, "fd00::1/64"))];
+        let networks: Vec<_> = networks.into_iter().filter_map(|(there, network)| there.then_some(network)).collect();
+        let (routes, problems) = desired(&nodes, "n0", &networks);
+        for node in &nodes[1..] {
+            let mut unrouted = usize::from(node.pod_cidrs.is_empty());
+            for cidr in &node.pod_cidrs {
+                let ip = node.internal_ips.iter().find(|ip| ip.is_ipv4() == cidr.addr().is_ipv4());
+                let network = networks.iter().find(|network| network.address.is_ipv4() == cidr.addr().is_ipv4());
+                let gateways: Vec<_> = routes.iter().filter(|route| route.dst == *cidr).map(|route| route.gateway).collect();
+                if ip.is_some() && network.is_some() {
+                    prop_assert_eq!(gateways, [ip.copied()]);
+                } else {
+                    prop_assert_eq!(gateways, []);
+                    unrouted += 1;
+                }
+            }
+            prop_assert_eq!(problems.iter().filter(|problem| problem.node == node.name).count(), unrouted);
+        }
+        prop_assert!(routes.iter().all(|route| route.metric == metric(route.dst) && !nodes[0].pod_cidrs.contains(&route.dst)));
+    }
+
     #[test]
     fn applying_a_plan_gives_what_was_desired_and_leaves_foreign_routes_alone(wanted in any_desired(), actual in any_table()) {
         let foreign: Vec<_> = actual.iter().filter(|route| route.protocol != ROUTE_PROTOCOL).cloned().collect();
