@@ -6,6 +6,7 @@
 mod node;
 mod pod;
 pub mod rules;
+pub mod runtime;
 pub mod traffic;
 
 use std::{
@@ -134,6 +135,7 @@ pub fn clean(name: &str) -> Result<()> {
     let dir = directory(name);
     for node in entries(&dir)? {
         stop_daemon(&node.join("daemon.pid"))?;
+        runtime::end(&node)?;
         let bpf = node.join("bpf");
         // A mount of bpffs takes its pins along. Twice mounted, twice unmounted.
         while umount2(&bpf, MntFlags::MNT_DETACH).is_ok() {}
