@@ -22,7 +22,7 @@ pub struct Arguments {
 }
 
 /// Programs that tests execute.
-const TOOLS: [Tool; 8] = [
+const TOOLS: [Tool; 14] = [
     tool("ip", "iproute2", "tests break a pod's wiring with it"),
     tool("nft", "nftables", "tests translate and drop with it"),
     tool("iptables", "iptables", "a test drops with it what conntrack finds invalid"),
@@ -31,6 +31,12 @@ const TOOLS: [Tool; 8] = [
     tool("ping", "iputils-ping", "a test sends ICMP with it"),
     tool("strace", "strace", "a test holds the plugin up with it"),
     tool("sysctl", "procps", "a test changes a kernel setting with it"),
+    tool("/usr/lib/cni/portmap", "containernetworking-plugins", "tests chain these plugins behind minicni"),
+    tool("podman", "podman", "tests attach its containers"),
+    tool("ctr", "containerd", "tests attach its containers"),
+    tool("runc", "runc", "starts the containers of podman and containerd"),
+    tool("busybox", "busybox-static", "runs in the containers of tests"),
+    tool("unshare", "util-linux", "gives the runtimes of tests mounts and processes of their own"),
 ];
 
 const fn tool(program: &'static str, package: &'static str, purpose: &'static str) -> Tool {

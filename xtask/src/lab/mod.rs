@@ -7,6 +7,7 @@ mod families;
 mod node;
 mod pod;
 pub mod rules;
+pub mod runtime;
 pub mod traffic;
 
 use std::{
@@ -139,6 +140,7 @@ pub fn clean(name: &str) -> Result<()> {
     let dir = directory(name);
     for node in entries(&dir)? {
         stop_daemon(&node.join("daemon.pid"))?;
+        runtime::end(&node)?;
         let bpf = node.join("bpf");
         // A mount of bpffs takes its pins along. Twice mounted, twice unmounted.
         while umount2(&bpf, MntFlags::MNT_DETACH).is_ok() {}
