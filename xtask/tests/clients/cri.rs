@@ -2,6 +2,7 @@
 
 use std::{fs, thread};
 
+use anyhow::Result;
 use minicni::link::Netns;
 use serde_json::Value;
 use xtask::lab::{
@@ -21,7 +22,7 @@ fn recorded(file: &str) -> (Vec<(String, String)>, Value) {
 }
 
 /// Repeats a recorded call, with our plugin in the place of the bridge.
-fn replay(node: &Node, netns: &str, result: Option<&Value>, file: &str) -> Option<Value> {
+fn replay(node: &Node, netns: &str, result: Option<&Value>, file: &str) -> Result<Option<Value>> {
     let (variables, mut config) = recorded(file);
     let variables: Vec<_> = variables
         .iter()
@@ -35,7 +36,7 @@ fn replay(node: &Node, netns: &str, result: Option<&Value>, file: &str) -> Optio
     if config.get("prevResult").is_some() {
         config["prevResult"] = result.unwrap().clone();
     }
-    execute(node, &variables, &config).unwrap()
+    execute(node, &variables, &config)
 }
 
 #[test]
@@ -46,24 +47,25 @@ fn what_the_cri_sends_in_a_pods_life_leaves_nothing() {
     for _ in 0..2 {
         let pod = node.sandbox("pod").unwrap();
         let netns = pod.path.to_string_lossy();
-        let result = replay(node, &netns, None, "containerd-1.6-add.txt").unwrap();
-        let result = replay(node, &netns, Some(&result), "containerd-1.6-add-chained.txt").unwrap();
+        let result = replay(node, &netns, None, "containerd-1.6-add.txt").unwrap().unwrap();
+        let result = replay(node, &netns, Some(&result), "containerd-1.6-add-chained.txt").unwrap().unwrap();
         {
             let _server = Server::start(&pod.netns, HTTP).unwrap();
             let port = (node.address, 8080).into();
             Client::connect(&other.netns, Protocol::Tcp, port).unwrap().measure(100).unwrap();
         }
-        replay(node, &netns, Some(&result), "containerd-1.6-del-chained.txt");
-        replay(node, &netns, Some(&result), "containerd-1.6-del.txt");
+        replay(node, &netns, Some(&result), "containerd-1.6-del-chained.txt").unwrap();
+        replay(node, &netns, Some(&result), "containerd-1.6-del.txt").unwrap();
         assert_nothing_left(node);
         // Two of the later ones overlap.
         for overlapping in [1, 2, 1] {
             thread::scope(|scope| {
                 for _ in 0..overlapping {
                     scope.spawn(|| {
-                        for file in ["containerd-1.6-del-chained-late.txt", "containerd-1.6-del-late.txt"] {
-                            replay(node, "", None, file);
-                        }
+                        let portmap = replay(node, "", None, "containerd-1.6-del-chained-late.txt");
+                        // Two of these at once may fail each other; containerd then comes again.
+                        assert!(portmap.is_ok() || overlapping > 1, "{portmap:?}");
+                        replay(node, "", None, "containerd-1.6-del-late.txt").unwrap();
                     });
                 }
             });
