@@ -110,7 +110,7 @@ fn a_pod_that_died_without_a_del_gives_its_address_back_after_the_grace_and_a_li
 
         dies("dying", dying);
         sweeper.look(start + 2 * GRACE);
-        sweeper.look(start + 3 * GRACE - Duration::from_secs(1));
+        sweeper.look(start + 2 * GRACE + GRACE / 2);
         assert_eq!(holders(dir), ["living", "dying"], "within the grace");
         sweeper.look(start + 3 * GRACE);
         assert_eq!(holders(dir), ["living"]);

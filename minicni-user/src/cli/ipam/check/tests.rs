@@ -102,7 +102,7 @@ fn each_difference_is_one_line_that_says_what_it_is_and_what_to_do() {
             "ipam release 10.1.0.2",
         ),
         (
-            |found| drop(found.routes.remove(1)),
+            |found| found.routes.retain(|route| route.destination.addr().is_ipv4()),
             "fd00::2 of network pods: default/a (a:eth0) has no route",
             "ip route add fd00::2 dev",
         ),
