@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
 
-use super::in_namespace;
+use super::{in_namespace, ip};
 use crate::{
     cni,
     daemon::sweep::{Limits, Sweeper},
@@ -162,6 +162,9 @@ fn what_seemed_dead_is_looked_at_again_before_it_is_released() {
         };
         assert_eq!(attempt(since), [] as [IpAddr; 0], "its device is there");
         dies("a", netns);
+        ip("route add 10.1.0.1/32 dev up0 proto 110");
+        assert_eq!(attempt(since), [] as [IpAddr; 0], "a route leads to it, perhaps by another name");
+        ip("route del 10.1.0.1/32");
         assert_eq!(attempt(since + 1), [] as [IpAddr; 0], "another lease of the same owner");
         assert_eq!(holders(dir), ["a"]);
         assert_eq!(attempt(since), ["10.1.0.1".parse::<IpAddr>().unwrap()]);
