@@ -59,7 +59,9 @@ enum Failure {
          has no network"
     )]
     InUse { address: IpAddr, holder: String, device: String },
-    #[error("{address} was not released: {holder} is being added or deleted, or is another by now; look again")]
+    #[error(
+        "{address} was not released: {holder} is being added or deleted, the host has a route to it, or it has changed hands; look again"
+    )]
     Changed { address: IpAddr, holder: String },
     #[error(transparent)]
     Plugin(#[from] CniError),

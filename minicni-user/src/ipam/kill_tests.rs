@@ -94,6 +94,7 @@ fn dropping_an_earlier_boot_is_repeated_when_it_was_killed() {
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Allocate(u8),
+    Request(u8, u8),
     Release(u8),
     Advance(u8),
     Sweep,
@@ -102,6 +103,7 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => (0..6u8).prop_map(Op::Allocate),
+        1 => (0..6u8, 1..7u8).prop_map(|(n, last)| Op::Request(n, last)),
         3 => (0..6u8).prop_map(Op::Release),
         2 => (1..100u8).prop_map(Op::Advance),
         1 => Just(Op::Sweep),
@@ -120,10 +122,10 @@ struct Model {
 }
 
 impl Model {
-    fn allocate(&mut self, store: &Store, who: &Owner, fault: Fault) {
+    fn allocate(&mut self, store: &Store, who: &Owner, requested: &[IpAddr], fault: Fault) {
         let sets = dual();
         let before = store.list().unwrap();
-        let (result, happened) = fault::with(fault, || store.allocate(who, None, &sets, &[]));
+        let (result, happened) = fault::with(fault, || store.allocate(who, None, &sets, requested));
         if let Some(held) = self.held.get(who) {
             let refused = matches!(&result, Err(IpamError::AlreadyLeased { addresses, .. }) if addresses == held);
             assert!(refused, "{result:?}");
@@ -134,16 +136,22 @@ impl Model {
             _ if happened && matches!(fault, Fault::Die(_)) => {}
             Ok(got) => {
                 assert_eq!(got.len(), 2);
+                assert!(requested.iter().all(|address| got.contains(address)), "{requested:?} {got:?}");
                 for (address, set) in got.iter().zip(&sets) {
                     assert!(set.contains(*address));
                     assert!(!self.held.values().flatten().any(|held| held == address), "{address} has two owners");
-                    let cools = self.released.get(address).is_some_and(|at| now() - at <= COOLDOWN.as_secs());
+                    let cools = !requested.contains(address)
+                        && self.released.get(address).is_some_and(|at| now() - at <= COOLDOWN.as_secs());
                     let not_free = before.iter().filter(|lease| set.contains(lease.address)).filter(
                         |lease| !matches!(lease.state, LeaseState::Cooling { since } if store.has_cooled(since, now())),
                     );
                     assert!(!cools || u128::try_from(not_free.count()).unwrap() == set.size(), "{address} still cools");
                 }
                 self.held.insert(who.clone(), got);
+            }
+            Err(IpamError::Taken { address, .. }) => {
+                let lease = before.iter().find(|lease| lease.address == address).unwrap();
+                assert!(!matches!(lease.state, LeaseState::Cooling { .. }), "{lease:?}");
             }
             Err(IpamError::Exhausted { .. }) => {
                 // Only what ADDs that were killed may hold, beside what callers know of, can exhaust the pool.
@@ -187,7 +195,10 @@ proptest! {
         for (op, fault) in steps {
             let store = open(dir.path());
             match op {
-                Op::Allocate(n) => model.allocate(&store, &owner(&format!("c{n}")), fault),
+                Op::Allocate(n) => model.allocate(&store, &owner(&format!("c{n}")), &[], fault),
+                Op::Request(n, last) => {
+                    model.allocate(&store, &owner(&format!("c{n}")), &[IpAddr::from([10, 1, 0, last])], fault);
+                }
                 Op::Release(n) => model.release(&store, &owner(&format!("c{n}")), fault),
                 Op::Advance(seconds) => advance(seconds.into()),
                 Op::Sweep => drop(fault::with(fault, || store.sweep())),

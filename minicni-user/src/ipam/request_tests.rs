@@ -9,7 +9,7 @@ fn addresses(texts: &[&str]) -> Vec<IpAddr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-/// What a request out of 10.1.0.0/29 (gateway .1, without .6) and fd00::/64 is answered with.
+/// What a request out of `10.1.0.0/29` (gateway `.1`, without `.6`) and `fd00::/64` is answered with.
 fn request(store: &Store, name: &str, requested: &[&str]) -> Result<Vec<IpAddr>, IpamError> {
     let v4 = Range::new("10.1.0.0/29".parse().unwrap(), None, None, "10.1.0.1".parse().ok()).unwrap();
     let v4 = v4.excluding(vec!["10.1.0.6/32".parse().unwrap()]).unwrap();

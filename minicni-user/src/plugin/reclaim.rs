@@ -2,12 +2,12 @@
 
 use std::{collections::HashSet, fs, io, net::IpAddr, time::Duration};
 
-use super::{names::Names, unwire::unwire};
+use super::{names::Names, pod::ENDPOINT_ROUTE_PROTOCOL, unwire::unwire};
 use crate::{
     cni::{CniError, Code},
     datapath::Pins,
     ipam::{Lease, LeaseState, Owner, Store, boottime},
-    link::Socket,
+    link::{RouteFilter, Socket},
     node::{NodeError, StateDir, boot_id},
 };
 
@@ -15,7 +15,8 @@ use crate::{
 /// takes its lease before it makes the device.
 pub const UNFINISHED_ADD: Duration = Duration::from_mins(1);
 
-/// An attachment that has a lease and no device, and with the device no namespace it led into.
+/// An attachment that has a lease and no device, and with the device no namespace it led into. Nor is there a route to its
+/// address: the kernel removes those with the device, so one that is left leads to a device that somebody renamed.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Dead {
     /// The network's name.
@@ -61,8 +62,7 @@ pub fn dead(state: &StateDir, network: &str, age: Duration) -> Result<Vec<Dead>,
     let Some(store) = leases(state, network)? else { return Ok(Vec::new()) };
     let leases = store.list()?;
     // After the leases: what is leased later is not among them.
-    let links = Socket::open()?.links()?.into_iter();
-    let devices: HashSet<_> = links.filter(|link| link.kind.as_deref() == Some("veth")).map(|link| link.name).collect();
+    let wired = Wired::look()?;
     let now = boottime();
     let mut dead = Vec::new();
     for lease in leases {
@@ -70,7 +70,7 @@ pub fn dead(state: &StateDir, network: &str, age: Duration) -> Result<Vec<Dead>,
         let one = Dead { network: network.to_owned(), owner, since };
         let old = now.saturating_sub(since) >= age.as_secs();
         // An owner of two families has two leases.
-        if old && !devices.contains(&device(network, &one.owner)) && !dead.contains(&one) {
+        if old && !wired.has(network, &one.owner, lease.address) && !dead.contains(&one) {
             dead.push(one);
         }
     }
@@ -85,8 +85,12 @@ pub fn reclaim(state: &StateDir, pins: &Pins, dead: &Dead) -> Result<Vec<IpAddr>
     // Whoever holds it is at work on it, so it is not dead.
     let Some(_held) = store.try_hold(owner)? else { return Ok(Vec::new()) };
     let leases = store.leases_of(owner)?;
-    let same = |lease: &Lease| matches!(&lease.state, LeaseState::Leased { since, .. } if since == seen);
-    if !leases.iter().all(same) || has_device(network, owner)? {
+    let wired = Wired::look()?;
+    let still = |lease: &Lease| {
+        matches!(lease.state, LeaseState::Leased { since, .. } if since == *seen)
+            && !wired.has(network, owner, lease.address)
+    };
+    if !leases.iter().all(still) {
         return Ok(Vec::new());
     }
     release(state, &store, pins, network, owner)
@@ -105,6 +109,28 @@ pub fn detach(state: &StateDir, pins: &Pins, network: &str, owner: &Owner) -> Re
 pub fn has_device(network: &str, owner: &Owner) -> Result<bool, CniError> {
     let link = Socket::open()?.link_by_name(&device(network, owner))?;
     Ok(link.is_some_and(|link| link.kind.as_deref() == Some("veth")))
+}
+
+/// What this thread's namespace has of pods.
+struct Wired {
+    devices: HashSet<String>,
+    routed: HashSet<IpAddr>,
+}
+
+impl Wired {
+    fn look() -> Result<Self, CniError> {
+        let mut socket = Socket::open()?;
+        let links = socket.links()?.into_iter().filter(|link| link.kind.as_deref() == Some("veth"));
+        let routes = socket.routes(RouteFilter { protocol: Some(ENDPOINT_ROUTE_PROTOCOL), ifindex: None })?;
+        Ok(Self {
+            devices: links.map(|link| link.name).collect(),
+            routed: routes.into_iter().map(|route| route.destination.addr()).collect(),
+        })
+    }
+
+    fn has(&self, network: &str, owner: &Owner, address: IpAddr) -> bool {
+        self.devices.contains(&device(network, owner)) || self.routed.contains(&address)
+    }
 }
 
 fn release(

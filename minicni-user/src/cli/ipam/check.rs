@@ -150,7 +150,20 @@ impl Found {
             LeaseState::Leased { since, .. } => *since,
         };
         let (holder, device) = (entry.holder(), entry.device.as_deref().unwrap_or_default());
+        let mut routes = self.routes.iter().filter(|route| route.destination.addr() == address).peekable();
         let Some(link) = self.device(entry) else {
+            if let Some(route) = routes.peek() {
+                return Some(different(
+                    format!(
+                        "{subject}: {device} of {holder} is gone, and a route leads to interface {}",
+                        route.ifindex
+                    ),
+                    format!(
+                        "if that is the device under another name, delete the pod; if not: ip route del {address} proto \
+                         {ENDPOINT_ROUTE_PROTOCOL}"
+                    ),
+                ));
+            }
             // An ADD takes its lease before it makes the device.
             if self.now.saturating_sub(since) < UNFINISHED_ADD.as_secs() {
                 return None;
@@ -160,7 +173,6 @@ impl Found {
                 format!("a running minicnid releases it after two minutes, or: {release}"),
             ));
         };
-        let mut routes = self.routes.iter().filter(|route| route.destination.addr() == address).peekable();
         if routes.peek().is_none() {
             return Some(different(
                 format!("{subject}: {holder} has no route on the host, and cannot be reached"),

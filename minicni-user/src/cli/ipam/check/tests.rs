@@ -62,12 +62,12 @@ fn well() -> Found {
         leased("pods", "10.1.0.2", "a", 1),
         leased("pods", "fd00::2", "a", 1),
         entry("pods", "10.1.0.9", LeaseState::Cooling { since: 1 }, None),
-        leased("more", "10.1.0.2", "b", 1),
+        leased("more", "10.1.0.3", "b", 1),
     ];
     let devices = vec![link(3, entries[0].device.clone().unwrap()), link(4, entries[3].device.clone().unwrap())];
-    let routes = vec![route("10.1.0.2", 3), route("fd00::2", 3), route("10.1.0.2", 4)];
+    let routes = vec![route("10.1.0.2", 3), route("fd00::2", 3), route("10.1.0.3", 4)];
     let both = endpoint([10, 1, 0, 2], "fd00::2".parse::<Ipv6Addr>().unwrap().octets());
-    let endpoints = BTreeMap::from([(3, both), (4, endpoint([10, 1, 0, 2], [0; 16]))]);
+    let endpoints = BTreeMap::from([(3, both), (4, endpoint([10, 1, 0, 3], [0; 16]))]);
     Found { entries, devices, routes, endpoints, fast: HashSet::new(), now: NOW, map: PathBuf::from("/bpf/endpoints") }
 }
 
@@ -79,30 +79,39 @@ fn where_everything_agrees_nothing_is_wrong() {
     assert_eq!((checked.to_string().as_str(), checked.is_well()), ("3 leases, nothing is wrong", true));
 }
 
+fn drop_device(found: &mut Found, ifindex: u32) {
+    found.devices.retain(|link| link.ifindex != ifindex);
+}
+
 #[test]
 fn each_difference_is_one_line_that_says_what_it_is_and_what_to_do() {
     type Break = fn(&mut Found);
     let gone: Break = |found| {
-        found.devices.remove(1);
+        drop_device(found, 4);
         found.routes.remove(2);
     };
     let unreadable: Break = |found| {
         found.entries[3].lease.state = LeaseState::Unreadable { reason: "EOF".to_owned() };
         found.routes.remove(2);
     };
-    let cases: [(Break, &str, &str); 10] = [
+    let cases: [(Break, &str, &str); 11] = [
         (
             gone,
-            "10.1.0.2 of network more: default/b (b:eth0) holds it, and its device mni",
-            "ipam release 10.1.0.2 --network more",
+            "10.1.0.3 of network more: default/b (b:eth0) holds it, and its device mni",
+            "ipam release 10.1.0.3 --network more",
+        ),
+        (
+            |found| drop_device(found, 4),
+            "default/b (b:eth0) is gone, and a route leads to interface 4",
+            "ip route del 10.1.0.3 proto 110",
         ),
         (
             unreadable,
-            "10.1.0.2 of network more: its lease cannot be read (EOF); b:eth0 claims it",
-            "ipam release 10.1.0.2",
+            "10.1.0.3 of network more: its lease cannot be read (EOF); b:eth0 claims it",
+            "ipam release 10.1.0.3",
         ),
         (
-            |found| drop(found.routes.remove(1)),
+            |found| found.routes.retain(|route| route.destination.addr().is_ipv4()),
             "fd00::2 of network pods: default/a (a:eth0) has no route",
             "ip route add fd00::2 dev",
         ),
@@ -112,7 +121,7 @@ fn each_difference_is_one_line_that_says_what_it_is_and_what_to_do() {
             "delete the pod",
         ),
         (
-            |found| found.endpoints.get_mut(&4).unwrap().ipv4 = [10, 1, 0, 3],
+            |found| found.endpoints.get_mut(&4).unwrap().ipv4 = [10, 1, 0, 4],
             "the endpoint map has another address",
             "delete the pod",
         ),
@@ -159,7 +168,7 @@ fn what_is_still_being_added_and_what_has_no_fast_path_is_no_difference() {
     found.endpoints.clear();
     found.entries.retain(|entry| entry.network == "more");
     assert_eq!(found.differences(None).len(), 1);
-    found.entries = vec![leased("more", "10.1.0.2", "b", NOW - 1)];
+    found.entries = vec![leased("more", "10.1.0.3", "b", NOW - 1)];
     assert_eq!(found.differences(None), []);
     let mut found = well();
     found.endpoints.clear();
