@@ -10,13 +10,15 @@ pub struct Endpoint {
     pub kind: u32,
     /// [`Endpoint::NO_FAST_PATH`] or 0.
     pub flags: u32,
-    /// The pod's IPv4 address in network byte order, or 0.0.0.0; no other source may enter here.
+    /// The pod's IPv4 address in network byte order, or 0.0.0.0; no other source may enter here, but for a DHCP
+    /// client's.
     pub ipv4: [u8; 4],
     /// The pod's own MAC address.
     pub mac: [u8; 6],
     /// Zero.
     pub reserved: [u8; 2],
-    /// The pod's IPv6 address in network byte order, or `::`.
+    /// The pod's IPv6 address in network byte order, or `::`; no other source may enter here, but for what stays on the
+    /// link.
     pub ipv6: [u8; 16],
 }
 

@@ -57,7 +57,7 @@ impl FlowKey4 {
     #[inline(always)]
     pub const fn tag(&self, direction: u32) -> u16 {
         let [one, other] = [u32::from_ne_bytes(self.addresses[0]), u32::from_ne_bytes(self.addresses[1])];
-        tag([one, other], self.ports, self.protocol, direction)
+        tag((one as u64) << 32 | other as u64, self.ports, self.protocol, direction)
     }
 }
 
@@ -77,7 +77,7 @@ impl FlowKey6 {
     #[inline(always)]
     pub const fn tag(&self, direction: u32) -> u16 {
         let [one, other] = [u128::from_ne_bytes(self.addresses[0]), u128::from_ne_bytes(self.addresses[1])];
-        tag([fold(one), fold(other)], self.ports, self.protocol, direction)
+        tag(fold(one) ^ fold(other).rotate_left(31), self.ports, self.protocol, direction)
     }
 }
 
@@ -89,20 +89,19 @@ const fn end(address: u64, port: u16) -> u64 {
 
 /// An IPv6 address as one word that depends on all of its bits.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "both halves of a word count")]
-const fn fold(address: u128) -> u32 {
-    let word = address as u64 ^ ((address >> 64) as u64).rotate_left(7);
-    word as u32 ^ (word >> 32) as u32
+#[expect(clippy::cast_possible_truncation, reason = "both halves count")]
+const fn fold(address: u128) -> u64 {
+    address as u64 ^ ((address >> 64) as u64).rotate_left(23)
 }
 
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "NOTE_BITS are fewer than 16")]
-const fn tag(addresses: [u32; 2], ports: [u16; 2], protocol: u32, direction: u32) -> u16 {
-    let ports = (ports[0] as u32) << 16 | ports[1] as u32;
-    let mixed =
-        addresses[0] ^ addresses[1].rotate_left(11) ^ ports.wrapping_mul(0x9e37_79b1) ^ (protocol << 1 | direction);
-    // The upper bits of a product depend on all bits of its factors.
-    1 + (mixed.wrapping_mul(0x85eb_ca6b) >> (32 - NOTE_BITS)) as u16
+const fn tag(addresses: u64, ports: [u16; 2], protocol: u32, direction: u32) -> u16 {
+    // The golden ratio of 2^64. The upper bits of a product depend on all bits of its factors.
+    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+    let rest = (ports[0] as u64) << 32 | (ports[1] as u64) << 16 | (protocol << 1 | direction) as u64;
+    let mixed = addresses.wrapping_mul(FACTOR);
+    let mixed = (mixed ^ mixed >> 32 ^ rest).wrapping_mul(FACTOR);
+    1 + (mixed >> (64 - NOTE_BITS)) as u16
 }
 
 /// What a packet was when it entered the host, found by the tag that it bears (`skb->tc_index`).

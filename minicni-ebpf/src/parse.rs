@@ -123,14 +123,11 @@ pub fn parse<H: Header>(ctx: &TcContext) -> Result<Packet<H>, Other<H>> {
     let ip = frame.ip;
     let (source, destination) = (ip.source(), ip.destination());
     let other = |reason| Other { reason, addresses: Some((source, destination)) };
-    let protocol = ip.protocol().map_err(other)?;
+    let protocol = transport(&ip).map_err(other)?;
     let tcp = protocol == IPPROTO_TCP;
-    if !tcp && protocol != IPPROTO_UDP {
-        return Err(other(Reason::Protocol));
-    }
-    let transport = if tcp { TCP_LENGTH } else { UDP_LENGTH };
+    let header = if tcp { TCP_LENGTH } else { UDP_LENGTH };
     let length = ip.length();
-    if length < size_of::<H>() + transport || Frame::<H>::IP + length > ctx.len() as usize {
+    if length < size_of::<H>() + header || Frame::<H>::IP + length > ctx.len() as usize {
         return Err(other(Reason::Malformed));
     }
     let ttl = ip.ttl();
@@ -148,7 +145,16 @@ pub fn parse<H: Header>(ctx: &TcContext) -> Result<Packet<H>, Other<H>> {
     Ok(Packet { key, direction, tcp_flags, ttl, tcp })
 }
 
-/// What to say of a frame too short for UDP: its source counts all the same.
+/// TCP or UDP, or why it is neither.
+#[inline(always)]
+fn transport<H: Header>(ip: &H) -> Result<u8, Reason> {
+    match ip.protocol()? {
+        protocol @ (IPPROTO_TCP | IPPROTO_UDP) => Ok(protocol),
+        _ => Err(Reason::Protocol),
+    }
+}
+
+/// What to say of a frame too short for UDP: it may be short and honest, and its source counts.
 #[inline(always)]
 fn short<H: Header>(ctx: &TcContext) -> Other<H> {
     let Some(frame) = pulled_headers::<H>(ctx, Frame::<H>::TRANSPORT) else {
@@ -156,5 +162,6 @@ fn short<H: Header>(ctx: &TcContext) -> Other<H> {
     };
     // SAFETY: `pulled_headers` found the Ethernet and IP headers inside the packet.
     let ip = unsafe { (&raw const (*frame).ip).read() };
-    Other { reason: Reason::Malformed, addresses: Some((ip.source(), ip.destination())) }
+    let reason = transport(&ip).err().unwrap_or(Reason::Malformed);
+    Other { reason, addresses: Some((ip.source(), ip.destination())) }
 }

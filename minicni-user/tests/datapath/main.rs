@@ -11,4 +11,5 @@ mod ipv6;
 mod packets;
 mod promotion;
 mod tagged;
+mod traffic;
 mod verdicts;

@@ -1,6 +1,6 @@
 //! What is never redirected, and what is dropped, by reason.
 
-use std::path::Path;
+use std::{net::IpAddr, path::Path, process::Command};
 
 use minicni::datapath::{Constants, Pins, load};
 use minicni_common::{Reason, Verdict, names};
@@ -97,17 +97,31 @@ fn a_pinned_map_of_another_shape_is_refused_by_name() {
     });
 }
 
+fn bpftool(arguments: &[&str], pin: &Path) -> String {
+    let output = Command::new("bpftool").args(arguments).arg(pin).output().unwrap();
+    assert!(output.status.success(), "{}: {output:?}", pin.display());
+    String::from_utf8(output.stdout).unwrap()
+}
+
 #[test]
 fn the_maps_have_btf_so_that_bpftool_prints_named_fields() {
-    run_with(Family::V4, "btf", patient(), |bench| {
+    run("btf", patient(), |bench| {
         for map in names::MAPS.iter().filter(|map| **map != names::LOGS) {
-            let output = std::process::Command::new("bpftool")
-                .args(["-j", "map", "show", "pinned"])
-                .arg(bench.pins.map(*map))
-                .output()
-                .unwrap();
-            assert!(String::from_utf8_lossy(&output.stdout).contains("btf_id"), "{map:?}: {output:?}");
+            let shown = bpftool(&["-j", "map", "show", "pinned"], &bench.pins.map(*map));
+            assert!(shown.contains("btf_id"), "{map:?}: {shown}");
         }
+        let (there, back) = (udp(bench), Frame::udp(bench.b, 53, bench.a, 1000));
+        bench.promote(&there, &back);
+        let (flows, notes) = match bench.a.address {
+            IpAddr::V4(_) => (names::FLOWS4, names::NOTES4),
+            IpAddr::V6(_) => (names::FLOWS6, names::NOTES6),
+        };
+        let dumped = bpftool(&["map", "dump", "pinned"], &bench.pins.map(flows));
+        let compact = dumped.split_whitespace().collect::<String>();
+        assert!(compact.contains("\"ports\":[1000,53]") || compact.contains("\"ports\":[53,1000]"), "{dumped}");
+        assert!(compact.contains("\"protocol\":17") && compact.contains("\"proofs\":8"), "{dumped}");
+        let dumped = bpftool(&["map", "dump", "pinned"], &bench.pins.map(notes));
+        assert!(dumped.contains("\"direction\": 1"), "no note of the second direction");
     });
 }
 

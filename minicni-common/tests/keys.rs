@@ -1,0 +1,105 @@
+//! The keys of flows, and the tags of packets.
+
+use std::collections::HashSet;
+
+use minicni_common::{FlowKey4, FlowKey6, names::NOTE_ENTRIES};
+use proptest::prelude::*;
+
+fn word6(text: &str) -> u128 {
+    u128::from_ne_bytes(text.parse::<std::net::Ipv6Addr>().unwrap().octets())
+}
+
+fn word4(octets: [u8; 4]) -> u32 {
+    u32::from_ne_bytes(octets)
+}
+
+/// Ends as flows have them: some alike, some far apart.
+fn addresses6() -> impl Strategy<Value = u128> {
+    prop_oneof![any::<u128>(), (0..3_u128).prop_map(u128::to_be), (0..3_u128)]
+}
+
+proptest! {
+    #[test]
+    fn both_directions_of_an_ipv4_flow_have_one_key(one: (u32, u16), other: (u32, u16), tcp: bool) {
+        prop_assume!(one != other);
+        let protocol = if tcp { 6 } else { 17 };
+        let (there, back) = (FlowKey4::new(one, other, protocol), FlowKey4::new(other, one, protocol));
+        prop_assert_eq!(there.0, back.0);
+        prop_assert_eq!(there.1 + back.1, 1);
+        let (first, second) = if there.1 == 0 { (one, other) } else { (other, one) };
+        prop_assert_eq!(there.0.addresses, [first.0.to_ne_bytes(), second.0.to_ne_bytes()]);
+        prop_assert_eq!(there.0.ports, [first.1, second.1]);
+    }
+
+    #[test]
+    fn both_directions_of_an_ipv6_flow_have_one_key(
+        one in (addresses6(), 0..3_u16),
+        other in (addresses6(), 0..3_u16),
+        tcp: bool,
+    ) {
+        prop_assume!(one != other);
+        let protocol = if tcp { 6 } else { 17 };
+        let (there, back) = (FlowKey6::new(one, other, protocol), FlowKey6::new(other, one, protocol));
+        prop_assert_eq!(there.0, back.0);
+        prop_assert_eq!(there.1 + back.1, 1);
+        let (first, second) = if there.1 == 0 { (one, other) } else { (other, one) };
+        prop_assert_eq!(there.0.addresses, [first.0.to_ne_bytes(), second.0.to_ne_bytes()]);
+        prop_assert_eq!(there.0.ports, [first.1, second.1]);
+    }
+
+    #[test]
+    fn a_tag_is_never_0_and_always_in_the_map(
+        four: ((u32, u16), (u32, u16)),
+        six: ((u128, u16), (u128, u16)),
+        protocol: u8,
+        direction in 0..2_u32,
+    ) {
+        let tags = [
+            FlowKey4::new(four.0, four.1, protocol).0.tag(direction),
+            FlowKey6::new(six.0, six.1, protocol).0.tag(direction),
+        ];
+        for tag in tags {
+            prop_assert!((1..NOTE_ENTRIES).contains(&u32::from(tag)));
+        }
+    }
+}
+
+/// By chance alone, `count` of the tags would be met by about 63 of 100 when as many packets as there are tags are given one.
+#[track_caller]
+fn assert_spread(tags: impl Iterator<Item = u16>) {
+    let count = usize::try_from(NOTE_ENTRIES).unwrap() - 1;
+    let distinct: HashSet<_> = tags.take(count).collect();
+    assert!(distinct.len() * 2 > count, "{} of {count}", distinct.len());
+}
+
+#[test]
+fn the_tags_of_flows_that_differ_by_a_port_alone_are_spread() {
+    assert_spread((1024..).map(|port| {
+        let (key, direction) = FlowKey4::new((word4([10, 1, 0, 2]), port), (word4([10, 1, 0, 3]), 80), 6);
+        key.tag(direction)
+    }));
+    assert_spread((1024..).map(|port| {
+        let (key, direction) = FlowKey6::new((word6("fd00::2"), port), (word6("fd00::3"), 80), 6);
+        key.tag(direction)
+    }));
+}
+
+#[test]
+fn the_tags_of_flows_that_differ_by_an_address_alone_are_spread() {
+    assert_spread((0..=u16::MAX).map(|host| {
+        let [high, low] = host.to_be_bytes();
+        let (key, direction) = FlowKey4::new((word4([10, 1, high, low]), 1000), (word4([10, 2, 0, 3]), 80), 6);
+        key.tag(direction)
+    }));
+    assert_spread((0..=u16::MAX).map(|host| {
+        let source = word6(&format!("fd00:1::{host:x}"));
+        let (key, direction) = FlowKey6::new((source, 1000), (word6("fd00:2::3"), 80), 6);
+        key.tag(direction)
+    }));
+    // Addresses may differ anywhere, at both ends at once, too.
+    assert_spread((0..=u16::MAX).map(|net| {
+        let (source, destination) = (word6(&format!("fd00:{net:x}::2")), word6(&format!("fd00:{net:x}::3")));
+        let (key, direction) = FlowKey6::new((source, 1000), (destination, 80), 6);
+        key.tag(direction)
+    }));
+}
