@@ -27,8 +27,8 @@ pub(super) const NETWORK: &str = "conf";
 /// The host's own addresses.
 pub(super) const HOST_ADDRESSES: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 168, 77, 1)), IpAddr::V6(Ipv6Addr::new(0xfd78, 0, 0, 0, 0, 0, 0, 1))];
-/// How long one packet and its answer may take.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long one packet and its answer may take: less than what duplicate address detection takes.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A host and what is on it.
 #[derive(Debug)]

@@ -2,6 +2,8 @@
 
 use std::fmt::{Debug, Display};
 
+use serde_json::Value;
+
 /// Why a row did not pass.
 #[derive(Debug)]
 pub(super) enum Miss {
@@ -40,6 +42,11 @@ pub(super) fn ensure(holds: bool, expected: impl Into<String>, seen: impl Displa
 /// Fails unless what was seen is what was expected.
 pub(super) fn same<T: PartialEq + Debug>(what: &str, seen: &T, expected: &T) -> Check {
     ensure(seen == expected, format!("{what} {expected:?}"), format!("{seen:?}"))
+}
+
+/// As [`same`], for JSON, which people read as it stands.
+pub(super) fn same_json(what: &str, seen: &Value, expected: &Value) -> Check {
+    ensure(seen == expected, format!("{what} {expected}"), seen)
 }
 
 /// Says in which of several cases a row failed.

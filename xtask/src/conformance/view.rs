@@ -11,7 +11,10 @@ use anyhow::{Context as _, Result};
 use minicni::link::Netns;
 use serde_json::Value;
 
-use super::bench::ip;
+use super::{
+    bench::ip,
+    outcome::{Check, wrong},
+};
 
 /// How long the kernel may take to end what was deleted.
 const SETTLING: Duration = Duration::from_secs(3);
@@ -92,6 +95,20 @@ pub(super) fn difference(before: &View, now: &View) -> String {
 pub(super) fn device(netns: &Netns, name: &str) -> Result<Option<Value>> {
     let mut links = shown(netns, "-d address show")?.into_iter();
     Ok(links.find(|link| text(link, "ifname") == name))
+}
+
+/// Fails where a container has an interface.
+pub(super) fn absent(netns: &Netns, ifname: &str) -> Check {
+    let flags =
+        |device: Value| format!("there is one, with flags {} and addresses {}", device["flags"], device["addr_info"]);
+    device(netns, ifname)?.map_or(Ok(()), |device| Err(wrong(format!("no {ifname} in the container"), flags(device))))
+}
+
+/// The names of the veth devices.
+pub(super) fn veths(netns: &Netns) -> Result<Vec<String>> {
+    let links = shown(netns, "-d address show")?;
+    let veths = links.iter().filter(|link| link["linkinfo"]["info_kind"] == "veth");
+    Ok(veths.map(|link| text(link, "ifname").to_owned()).collect())
 }
 
 /// The name of the host's end of a container's veth pair.

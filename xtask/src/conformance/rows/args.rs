@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     super::{
         bench::{Bench, Pod},
-        outcome::{Check, case, ensure, same},
+        outcome::{Check, Miss, case, ensure, same, same_json},
         plugin::Call,
         view,
     },
@@ -31,48 +31,44 @@ pub(super) fn rows() -> Vec<Row> {
         accepted("CNI_ARGS whose values have an equals sign", &["IgnoreUnknown=1;TOKEN=eA=="]),
         row("A8", "ADD", "IP of CNI_ARGS is the address", |bench| {
             let pod = bench.pod("a")?;
-            has_address(bench.call("ADD", &pod).env("CNI_ARGS", "IgnoreUnknown=1;IP=10.77.0.77"), "10.77.0.77")
+            has_address(&bench.call("ADD", &pod).env("CNI_ARGS", "IgnoreUnknown=1;IP=10.77.0.77"), "10.77.0.77")
         }),
         row("A8", "ADD", "MAC of CNI_ARGS is the interface's", |bench| {
             let pod = bench.pod("a")?;
-            has_mac(&pod, &bench.call("ADD", &pod).env("CNI_ARGS", format!("IgnoreUnknown=1;MAC={MAC}")))
+            has_mac(&pod, &bench.call("ADD", &pod).env("CNI_ARGS", format!("IgnoreUnknown=1;MAC={MAC}"))).map(drop)
         }),
-        row("A8", "ADD", "args.cni.ips is the address, rather than IP of CNI_ARGS", |bench| {
-            let pod = bench.pod("a")?;
-            let config = bench.config_with("args", &json!({"cni": {"ips": ["10.77.0.78"]}}));
-            let call = bench.call("ADD", &pod).config(&config);
-            has_address(call.env("CNI_ARGS", "IgnoreUnknown=1;IP=10.77.0.77"), "10.77.0.78")
+        row("A8", "ADD", "args.cni.ips is the address", |bench| asked(bench, "", &["10.77.0.78"], None, "10.77.0.78")),
+        row("A8", "ADD", "args.cni.ips is stronger than IP of CNI_ARGS", |bench| {
+            asked(bench, "IP=10.77.0.77", &["10.77.0.78"], None, "10.77.0.78")
         }),
-        row("A8", "ADD", "runtimeConfig.ips is the address, rather than all others", |bench| {
-            let pod = bench.pod("a")?;
-            let mut config = bench.config_with("args", &json!({"cni": {"ips": ["10.77.0.78"]}}));
-            config["capabilities"] = json!({"ips": true});
-            config["runtimeConfig"] = json!({"ips": ["10.77.0.79/24"]});
-            let call = bench.call("ADD", &pod).config(&config);
-            has_address(call.env("CNI_ARGS", "IgnoreUnknown=1;IP=10.77.0.77"), "10.77.0.79")
+        row("A8", "ADD", "runtimeConfig.ips is the address", |bench| {
+            asked(bench, "", &[], Some("10.77.0.79/24"), "10.77.0.79")
+        }),
+        row("A8", "ADD", "runtimeConfig.ips is stronger than all others", |bench| {
+            asked(bench, "IP=10.77.0.77", &["10.77.0.78"], Some("10.77.0.79/24"), "10.77.0.79")
         }),
         row("A8", "ADD", "runtimeConfig.ips may leave the prefix length out", |bench| {
             let pod = bench.pod("a")?;
-            has_address(bench.call("ADD", &pod).config(&capable(bench, "ips", &json!(["10.77.0.79"]))), "10.77.0.79")
+            has_address(&bench.call("ADD", &pod).config(&capable(bench, "ips", &json!(["10.77.0.79"]))), "10.77.0.79")
         }),
         row("A8", "ADD", "runtimeConfig.mac is the interface's, rather than MAC of CNI_ARGS", |bench| {
             let pod = bench.pod("a")?;
             let call = bench.call("ADD", &pod).config(&capable(bench, "mac", &json!(MAC)));
-            has_mac(&pod, &call.env("CNI_ARGS", "IgnoreUnknown=1;MAC=02:00:00:00:00:41"))
+            has_mac(&pod, &call.env("CNI_ARGS", "IgnoreUnknown=1;MAC=02:00:00:00:00:41")).map(drop)
         }),
         row("A8", "CHECK", "passes for a container that has the MAC it asked for", |bench| {
             let pod = bench.pod("a")?;
             let config = capable(bench, "mac", &json!(MAC));
-            let told = bench.call("ADD", &pod).config(&config).run()?.document()?;
+            let told = has_mac(&pod, &bench.call("ADD", &pod).config(&config))?;
             let config = with_result(config, &told);
             bench.call("CHECK", &pod).config(&config).run()?.silence()
         }),
         row("A8", "ADD", "an address that is taken is an error, and no other one is given instead", |bench| {
             let (one, other) = (bench.pod("a")?, bench.pod("b")?);
             let wanted = "IgnoreUnknown=1;IP=10.77.0.77";
-            has_address(bench.call("ADD", &one).env("CNI_ARGS", wanted), "10.77.0.77")?;
+            has_address(&bench.call("ADD", &one).env("CNI_ARGS", wanted), "10.77.0.77")?;
             bench.call("ADD", &other).env("CNI_ARGS", wanted).run()?.error()?;
-            same("eth0 in the second container", &view::device(&other.netns, "eth0")?, &None)
+            view::absent(&other.netns, "eth0")
         }),
         row("A8", "ADD", "an address outside the ranges is an error", |bench| {
             let pod = bench.pod("a")?;
@@ -139,17 +135,37 @@ fn upper_case() -> Value {
     })
 }
 
-fn has_address(call: Call<'_>, wanted: &str) -> Check {
+/// ADD that asks for addresses in one way or several, and what it has to give.
+fn asked(bench: &mut Bench<'_>, arguments: &str, args: &[&str], capability: Option<&str>, wanted: &str) -> Check {
+    let pod = bench.pod("a")?;
+    let mut config = match capability {
+        Some(address) => capable(bench, "ips", &json!([address])),
+        None => bench.config(),
+    };
+    if !args.is_empty() {
+        config["args"] = json!({"cni": {"ips": args}});
+    }
+    has_address(
+        &bench
+            .call("ADD", &pod)
+            .config(&config)
+            .env("CNI_ARGS", format!("{arguments};IgnoreUnknown=1").trim_start_matches(';')),
+        wanted,
+    )
+}
+
+fn has_address(call: &Call<'_>, wanted: &str) -> Check {
     let told = call.run()?.document()?;
     let address = result::address(&told)?.to_string();
     same("address", &address.as_str(), &wanted)
 }
 
-fn has_mac(pod: &Pod, call: &Call<'_>) -> Check {
+fn has_mac(pod: &Pod, call: &Call<'_>) -> Result<Value, Miss> {
     let told = call.run()?.document()?;
     let device = view::device(&pod.netns, "eth0")?.unwrap_or_default();
-    same("MAC", &device["address"], &json!(MAC))?;
+    same_json("MAC", &device["address"], &json!(MAC))?;
     let mut entries = told["interfaces"].as_array().into_iter().flatten();
     let entry = entries.find(|entry| entry["name"] == "eth0").unwrap_or(&Value::Null);
-    ensure(entry["mac"] == MAC, format!("MAC {MAC} in the result"), &told)
+    ensure(entry["mac"] == MAC, format!("MAC {MAC} in the result"), &told)?;
+    Ok(told)
 }

@@ -6,7 +6,7 @@ use super::{
     super::{
         answer::Answer,
         bench::{Bench, Pod},
-        outcome::{Check, Miss, case, ensure, same},
+        outcome::{Check, Miss, case, ensure, same_json},
     },
     Row, row,
 };
@@ -59,7 +59,7 @@ pub(super) fn rows() -> Vec<Row> {
                 let pod = bench.pod(&format!("a{number}"))?;
                 let answer = with(bench, "ADD", &pod, "cniVersion", &version)?;
                 let result = case(&version, answer.document())?;
-                same("cniVersion", &result["cniVersion"], &json!("0.1.0"))?;
+                same_json("cniVersion", &result["cniVersion"], &json!("0.1.0"))?;
                 ensure(result["ip4"]["ip"].is_string(), "ip4.ip, as 0.1.0 has it", &result)
             })
         }),

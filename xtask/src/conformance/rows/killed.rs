@@ -8,14 +8,21 @@ use super::{
         outcome::{Check, Miss, case, same},
         view,
     },
-    Row, row,
+    Row, result, row,
 };
 
 /// At how many moments of a command it is killed.
 const MOMENTS: u32 = 10;
 
+/// Milliseconds after which a host's first ADD is killed, which may have the host itself to prepare.
+const FIRST: [u64; 6] = [1, 5, 10, 20, 40, 80];
+
 pub(super) fn rows() -> Vec<Row> {
-    vec![
+    let first = FIRST.map(|milliseconds| {
+        let promise = format!("leaves nothing of a host's first ADD that was killed after {milliseconds} ms");
+        row("R-ADD-3", "DEL", promise, move |bench| first_killed(bench, Duration::from_millis(milliseconds)))
+    });
+    let mut rows = vec![
         row("R-DEL-6", "DEL", "succeeds right after an ADD that failed, and leaves nothing", |bench| {
             bench.pool(1);
             let before = bench.warm()?;
@@ -41,7 +48,24 @@ pub(super) fn rows() -> Vec<Row> {
             "a DEL that comes while the ADD is at work, and another after it, leave nothing",
             in_flight,
         ),
-    ]
+    ];
+    rows.extend(first);
+    rows
+}
+
+fn first_killed(bench: &mut Bench<'_>, delay: Duration) -> Check {
+    bench.pool(1);
+    let before = view::veths(&bench.host)?;
+    let pod = bench.pod("a")?;
+    bench.call("ADD", &pod).start()?.kill_after(delay)?;
+    bench.del(&pod)?;
+    view::absent(&pod.netns, "eth0")?;
+    same("veth devices on the host:", &view::veths(&bench.host)?, &before)?;
+    // The host is as good as any other.
+    let (pod, told) = bench.attached("b")?;
+    bench.reach(&bench.host, &pod.netns, result::address(&told)?)?;
+    bench.del(&pod)?;
+    bench.free_addresses(1)
 }
 
 /// Kills a command at several moments of the time that it takes. Whatever it left, a DEL removes.
@@ -57,7 +81,7 @@ fn killed(bench: &mut Bench<'_>, command: &str) -> Check {
         bench.call(command, &pod).start()?.kill_after(usual * moment / (MOMENTS - 1))?;
         let name = format!("{command} killed after {:.1?}", usual * moment / (MOMENTS - 1));
         case(&name, bench.del(&pod))?;
-        case(&name, same("eth0 in the container", &view::device(&pod.netns, "eth0")?, &None))?;
+        case(&name, view::absent(&pod.netns, "eth0"))?;
         case(&name, bench.unchanged_since(&before))?;
     }
     bench.free_addresses(2)
@@ -86,7 +110,7 @@ fn in_flight(bench: &mut Bench<'_>) -> Check {
         // It may have succeeded before the DEL or after it.
         add.finish()?;
         case(&name, bench.del(&pod))?;
-        case(&name, same("eth0 in the container", &view::device(&pod.netns, "eth0")?, &None))?;
+        case(&name, view::absent(&pod.netns, "eth0"))?;
         case(&name, bench.unchanged_since(&before))?;
     }
     bench.free_addresses(2)

@@ -9,7 +9,7 @@ use super::{
     super::{
         answer::Answer,
         bench::Bench,
-        outcome::{Check, Miss, ensure, same},
+        outcome::{Check, Miss, ensure, same_json},
     },
     Row, row,
 };
@@ -18,7 +18,7 @@ pub(super) fn rows() -> Vec<Row> {
     let mut rows = vec![
         row("A3", "ADD", "status 0 and exactly one JSON document, in the version asked for", |bench| {
             let (_, result) = bench.attached("a")?;
-            same("cniVersion", &result["cniVersion"], &json!(bench.version))
+            same_json("cniVersion", &result["cniVersion"], &json!(bench.version))
         }),
         row("A3", "DEL", "status 0 and nothing on stdout", |bench| {
             let (pod, _) = bench.attached("a")?;
@@ -38,7 +38,7 @@ pub(super) fn rows() -> Vec<Row> {
         }),
         row("A3", "any", "an error tells its cniVersion", |bench| {
             let error = failed_add(bench)?.error()?;
-            same("cniVersion", &error["cniVersion"], &json!(bench.version))
+            same_json("cniVersion", &error["cniVersion"], &json!(bench.version))
         }),
         row("A0.2", "ADD", "an error is one JSON document on stdout, whatever stderr says", |bench| {
             failed_add(bench)?.error().map(drop)
@@ -85,7 +85,7 @@ pub(super) fn rows() -> Vec<Row> {
         row("A0.12", "VERSION", "the runtime's environment changes nothing of the answer", |bench| {
             let call = INHERITED.iter().fold(bench.command("VERSION"), |call, (name, value)| call.env(name, value));
             let (seen, expected) = (call.run()?.document()?, bench.command("VERSION").run()?.document()?);
-            same("the answer", &seen, &expected)
+            same_json("the answer", &seen, &expected)
         }),
     ]);
     rows

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     super::{
-        bench::{HOST_ADDRESSES, ip},
+        bench::{Bench, HOST_ADDRESSES, ip},
         outcome::{Miss, ensure, same, wrong},
         view,
     },
@@ -25,7 +25,7 @@ pub(super) fn rows() -> Vec<Row> {
                 "ADD",
                 format!("the host reaches the container over {family} as ADD returns"),
                 move |bench| {
-                    bench.dual_stack();
+                    families(bench, v4);
                     let (pod, told) = bench.attached("a")?;
                     bench.reach(&bench.host, &pod.netns, of_family(&told, v4)?)
                 },
@@ -35,7 +35,7 @@ pub(super) fn rows() -> Vec<Row> {
                 "ADD",
                 format!("the container reaches the host over {family} as ADD returns"),
                 move |bench| {
-                    bench.dual_stack();
+                    families(bench, v4);
                     let (pod, _) = bench.attached("a")?;
                     bench.reach(&pod.netns, &bench.host, HOST_ADDRESSES[usize::from(!v4)])
                 },
@@ -45,7 +45,7 @@ pub(super) fn rows() -> Vec<Row> {
                 "ADD",
                 format!("one container reaches the next over {family} as ADD returns"),
                 move |bench| {
-                    bench.dual_stack();
+                    families(bench, v4);
                     let (one, _) = bench.attached("a")?;
                     let (other, told) = bench.attached("b")?;
                     bench.reach(&one.netns, &other.netns, of_family(&told, v4)?)
@@ -67,7 +67,9 @@ pub(super) fn rows() -> Vec<Row> {
             set(&pod.netns, "default/disable_ipv6", "1")?;
             set(&pod.netns, "all/disable_ipv6", "1")?;
             let told = bench.add(&pod)?;
-            bench.reach(&bench.host, &pod.netns, of_family(&told, false)?)
+            let address = of_family(&told, false)?;
+            let addresses = view::addresses(&pod.netns, "eth0")?;
+            ensure(addresses.contains(&(address, true)), format!("{address}, settled"), format!("{addresses:?}"))
         }),
         row("R-ADD-9", "ADD", "the host's end takes no router advertisement from the container", |bench| {
             bench.dual_stack();
@@ -90,6 +92,14 @@ pub(super) fn rows() -> Vec<Row> {
     rows
 }
 
+/// IPv4 alone, or IPv6 beside it.
+fn families(bench: &mut Bench<'_>, v4: bool) {
+    if !v4 {
+        bench.dual_stack();
+    }
+}
+
+/// The address of one family in a result.
 fn of_family(told: &Value, v4: bool) -> Result<IpAddr, Miss> {
     let addresses = result::addresses(told)?.into_iter().map(|address| address.addr());
     let address = addresses.into_iter().find(|address| address.is_ipv4() == v4);

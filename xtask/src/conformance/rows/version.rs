@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     super::{
         bench::Bench,
-        outcome::{Check, Miss, ensure, same},
+        outcome::{Check, Miss, ensure, same_json},
         plugin::{Call, VERSIONS},
     },
     Row, row,
@@ -19,7 +19,7 @@ pub(super) fn rows() -> Vec<Row> {
             judged(&bench.command("VERSION")).map(drop)
         }),
         row("A3", "VERSION", "every version from 0.1.0 to 1.1.0 is listed", |bench| {
-            same("supportedVersions", &judged(&bench.command("VERSION"))?["supportedVersions"], &json!(VERSIONS))
+            same_json("supportedVersions", &judged(&bench.command("VERSION"))?["supportedVersions"], &json!(VERSIONS))
         }),
         row("A3", "VERSION", "cniVersion is that of the input, or the newest served", echo),
         row("A0.9", "VERSION", "answers within 1 s while stdin stays open and empty", |bench| {
