@@ -129,6 +129,8 @@ impl Wiring<'_> {
                 sysctl::ensure(&sysctl::device_key("ipv6", device, "disable_ipv6")?, "0")?;
             }
             set_sysctl("ipv6", self.ifname, "accept_ra", "0")?;
+            // As IPv4 does without being asked.
+            set_sysctl("ipv6", self.ifname, "keep_addr_on_down", "1")?;
             // The kernel's own would be tentative for a second, and with it whatever is sent from it.
             requests.extend([without_link_local(ifindex), address(ifindex, link_local(self.pod_mac), true)]);
         }
