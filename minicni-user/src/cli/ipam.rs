@@ -60,7 +60,7 @@ enum Failure {
     )]
     InUse { address: IpAddr, holder: String, device: String },
     #[error(
-        "{address} was not released: {holder} is being added or deleted, the host has a route to it, or it has changed hands; look again"
+        "{address} was not released: {holder} is being added or deleted, its device was renamed, or it has changed hands; look again"
     )]
     Changed { address: IpAddr, holder: String },
     #[error(transparent)]

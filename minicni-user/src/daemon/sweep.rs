@@ -1,8 +1,8 @@
 //! Releases the leases of pods that are gone and that no DEL came for: not every runtime calls GC.
 //!
-//! Only what is provably dead: the device is missing, and with it the namespace, and the route to it; it was missing
-//! twice, with some time between; the lease is older than an ADD takes; and all of this is looked at again under the
-//! attachment's lock.
+//! Only what is provably dead: the device is missing, under any name, and with it the namespace; it was missing twice,
+//! with some time between; the lease is older than an ADD takes; and all of this is looked at again under the attachment's
+//! lock.
 
 use std::{
     collections::HashMap,

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, fs, io, net::IpAddr, time::Duration};
 
-use super::{names::Names, pod::ENDPOINT_ROUTE_PROTOCOL, unwire::unwire};
+use super::{HOST_PREFIX, names::Names, pod::ENDPOINT_ROUTE_PROTOCOL, unwire::unwire};
 use crate::{
     cni::{CniError, Code},
     datapath::Pins,
@@ -15,8 +15,8 @@ use crate::{
 /// takes its lease before it makes the device.
 pub const UNFINISHED_ADD: Duration = Duration::from_mins(1);
 
-/// An attachment that has a lease and no device, and with the device no namespace it led into. Nor is there a route to its
-/// address: the kernel removes those with the device, so one that is left leads to a device that somebody renamed.
+/// An attachment that has a lease and no device, and with the device no namespace it led into. Nor does a route to its
+/// address lead to a device of another name: the kernel removes routes with their device, so somebody renamed it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Dead {
     /// The network's name.
@@ -114,22 +114,23 @@ pub fn has_device(network: &str, owner: &Owner) -> Result<bool, CniError> {
 /// What this thread's namespace has of pods.
 struct Wired {
     devices: HashSet<String>,
-    routed: HashSet<IpAddr>,
+    /// Addresses whose route leads to a device with another name than minicni gives.
+    renamed: HashSet<IpAddr>,
 }
 
 impl Wired {
     fn look() -> Result<Self, CniError> {
         let mut socket = Socket::open()?;
-        let links = socket.links()?.into_iter().filter(|link| link.kind.as_deref() == Some("veth"));
-        let routes = socket.routes(RouteFilter { protocol: Some(ENDPOINT_ROUTE_PROTOCOL), ifindex: None })?;
-        Ok(Self {
-            devices: links.map(|link| link.name).collect(),
-            routed: routes.into_iter().map(|route| route.destination.addr()).collect(),
-        })
+        let mut links = socket.links()?;
+        links.retain(|link| link.kind.as_deref() == Some("veth") && link.name.starts_with(HOST_PREFIX));
+        let named: HashSet<_> = links.iter().map(|link| link.ifindex).collect();
+        let routes = socket.routes(RouteFilter { protocol: Some(ENDPOINT_ROUTE_PROTOCOL), ifindex: None })?.into_iter();
+        let renamed = routes.filter(|route| !named.contains(&route.ifindex)).map(|route| route.destination.addr());
+        Ok(Self { renamed: renamed.collect(), devices: links.into_iter().map(|link| link.name).collect() })
     }
 
     fn has(&self, network: &str, owner: &Owner, address: IpAddr) -> bool {
-        self.devices.contains(&device(network, owner)) || self.routed.contains(&address)
+        self.devices.contains(&device(network, owner)) || self.renamed.contains(&address)
     }
 }
 

@@ -152,7 +152,8 @@ impl Found {
         let (holder, device) = (entry.holder(), entry.device.as_deref().unwrap_or_default());
         let mut routes = self.routes.iter().filter(|route| route.destination.addr() == address).peekable();
         let Some(link) = self.device(entry) else {
-            if let Some(route) = routes.peek() {
+            let renamed = |route: &&Route| !self.devices.iter().any(|link| link.ifindex == route.ifindex);
+            if let Some(route) = routes.find(renamed) {
                 return Some(different(
                     format!(
                         "{subject}: {device} of {holder} is gone, and a route leads to interface {}",
