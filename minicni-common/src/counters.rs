@@ -85,7 +85,7 @@ reasons! {
     OptedOut, opted_out, Stack;
     /// The packet's TTL or hop limit ends here.
     Ttl, ttl, Stack;
-    /// A multicast, broadcast, loopback or IPv6 link-local destination, or the pod's own address.
+    /// An address that no router takes to another host: multicast, broadcast, loopback, IPv6 link-local, the pod's own.
     Destination, destination, Stack;
     /// Neither TCP nor UDP.
     Protocol, protocol, Stack;

@@ -115,10 +115,10 @@ impl Header for Ipv6 {
 
     #[inline(always)]
     fn is_routable(source: u128, destination: u128) -> bool {
-        let is_global = |address| {
+        let leaves_link = |address| {
             address != UNSPECIFIED && address != LOOPBACK && !is_link_local(address) && first(address) != 0xff
         };
-        is_global(source) && is_global(destination) && source != destination
+        leaves_link(source) && leaves_link(destination) && source != destination
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::Path, process::Command};
 
-use minicni::datapath::{Constants, Pins, load};
+use minicni::datapath::{Constants, Flows, Pins, load};
 use minicni_common::{Reason, Verdict, names};
 
 use crate::{
@@ -67,6 +67,20 @@ fn an_interface_that_nobody_entered_in_the_endpoint_map_is_left_to_the_stack() {
         let stranger = crate::bench::Pod { ifindex: 1, ..bench.a };
         let host = Frame { destination_mac: [0; 6], ..plain };
         bench.expect(&[Reason::UnknownInterface], OK, |bench| bench.ingress(stranger, &host.bytes()));
+    });
+}
+
+#[test]
+fn a_flow_that_is_gone_already_is_no_error_to_whoever_removes_it() {
+    run("remove", patient(), |bench| {
+        let (there, back) = (udp(bench), Frame::udp(bench.b, 53, bench.a, 1000));
+        bench.promote(&there, &back);
+        let mut flows = Flows::open(&bench.pins).unwrap();
+        let (key, _) = flows.all().unwrap()[0];
+        assert_eq!(key.ends().map(|end| end.port()).iter().sum::<u16>(), 1053, "{key}");
+        flows.remove(&key).unwrap();
+        flows.remove(&key).unwrap();
+        assert!(flows.all().unwrap().is_empty());
     });
 }
 
