@@ -47,5 +47,5 @@ pub use lease::{Lease, LeaseState};
 pub use owner::Owner;
 pub use range::Range;
 pub use range_set::RangeSet;
-pub use store::{Store, Usage};
+pub use store::Store;
 pub use sweep::Swept;

@@ -19,17 +19,6 @@ pub struct Store {
     pub(super) clock: Clock,
 }
 
-/// How full a pool is. What is neither leased nor cooling is free.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// Addresses the pool may hand out.
-    pub size: u128,
-    /// Addresses in use, those with an unreadable lease included.
-    pub leased: u128,
-    /// Addresses released less than the cooldown ago. They are handed out when nothing else is left.
-    pub cooling: u128,
-}
-
 impl Store {
     /// Opens `dir` (`<stateDir>/ipam/<network>`), which is created if need be. `boot_id` is that of the running kernel;
     /// what an earlier boot left is dropped. A released address rests for `cooldown` while others are free.
@@ -161,24 +150,6 @@ impl Store {
             u128::try_from(of_set.clone().count()).is_ok_and(|count| count >= set.size())
                 && of_set.all(|address| !matches!(self.lease(*address), None | Some(LeaseState::Cooling { .. })))
         }))
-    }
-
-    /// How full each range set is, in their order. One for each, because a /64 would hide a /24 that is exhausted.
-    pub fn capacity(&self, sets: &[RangeSet]) -> Result<Vec<Usage>> {
-        let leases = self.list()?;
-        let now = (self.clock)();
-        let usage = |set: &RangeSet| {
-            let mut usage = Usage { size: set.size(), leased: 0, cooling: 0 };
-            for lease in leases.iter().filter(|lease| set.contains(lease.address)) {
-                match lease.state {
-                    LeaseState::Leased { .. } | LeaseState::Unreadable { .. } => usage.leased += 1,
-                    LeaseState::Cooling { since } if !self.has_cooled(since, now) => usage.cooling += 1,
-                    LeaseState::Cooling { .. } => {}
-                }
-            }
-            usage
-        };
-        Ok(sets.iter().map(usage).collect())
     }
 
     pub(super) fn lock(&self) -> Result<File> {
