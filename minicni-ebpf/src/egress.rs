@@ -50,8 +50,8 @@ fn delivered<H: Header>(ctx: &TcContext) {
     let ethernet = unsafe { (*frame).ethernet };
     if there.proofs == 0 {
         there.out_ifindex = to;
-        there.ethernet = ethernet;
-    } else if there.out_ifindex != to || there.ethernet != ethernet {
+        flow::set_ethernet(there, ethernet);
+    } else if there.out_ifindex != to || *flow::ethernet(there) != ethernet {
         debug!(ctx, "a flow left at {} and now leaves at {}", there.out_ifindex, to);
         return flow::reset(flow);
     }

@@ -3,6 +3,8 @@
 //! One direction of a flow may be handled on several CPUs at once, and nothing here is locked or atomic: a lost
 //! write costs a flow its promotion for a while (the counts then differ, and it starts anew), never a packet its way.
 
+use core::mem::offset_of;
+
 use aya_ebpf::programs::TcContext;
 use minicni_common::{Direction, Flow, FlowState, Reason};
 
@@ -40,6 +42,22 @@ pub fn direction<'a>(flow: *mut Flow, index: u32) -> &'a mut Direction {
     // SAFETY: `flow` is a value of the flow map, which stays readable and writable for the run of the program even
     // when it is evicted, and the index is masked to the two directions.
     unsafe { &mut *(&raw mut (*flow).directions).cast::<Direction>().add(index as usize & 1) }
+}
+
+const _: () = assert!(offset_of!(Direction, ethernet).is_multiple_of(align_of::<u16>()));
+
+/// The Ethernet addresses that the stack wrote, as [`Frame`](crate::parse::Frame) has them.
+#[inline(always)]
+pub fn ethernet(direction: &Direction) -> &[u16; 6] {
+    // SAFETY: the field is as long and, as asserted, aligned.
+    unsafe { &*(&raw const direction.ethernet).cast() }
+}
+
+/// Sets [`ethernet`].
+#[inline(always)]
+pub fn set_ethernet(direction: &mut Direction, ethernet: [u16; 6]) {
+    // SAFETY: as in `ethernet`.
+    unsafe { (&raw mut direction.ethernet).cast::<[u16; 6]>().write(ethernet) };
 }
 
 /// The state of a flow in the map, read now.

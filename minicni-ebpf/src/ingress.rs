@@ -60,7 +60,7 @@ fn redirect<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: *mut Flow, now
     let there: &Direction = flow::direction(flow, packet.direction);
     let back: &Direction = flow::direction(flow, packet.direction ^ 1);
     let age = now.wrapping_sub(there.noted_at);
-    let (out, ethernet) = (there.out_ifindex, there.ethernet);
+    let (out, ethernet) = (there.out_ifindex, *flow::ethernet(there));
     if there.in_ifindex != ifindex
         || packet.tcp_flags & (SYN | FIN | RST) != 0
         || packet.ttl <= 1

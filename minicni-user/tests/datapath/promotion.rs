@@ -261,14 +261,14 @@ fn a_promoted_direction_sends_a_packet_through_the_stack_at_every_refresh_and_st
 
 #[test]
 fn a_refresh_that_the_stack_swallows_demotes_the_flow_after_the_grace_time() {
-    let refresh = Constants { refresh: 25, grace: 5, ..patient() };
+    let refresh = Constants { refresh: 25, grace: 25, ..patient() };
     run("swallowed", refresh, |bench| {
         let (there, back) = udp(bench);
         let a = bench.a;
         bench.promote(&there, &back);
         sleep(Duration::from_millis(400));
         bench.expect(&[Reason::Refresh], OK, |bench| bench.ingress(a, &there.bytes()));
-        sleep(Duration::from_millis(100));
+        sleep(Duration::from_millis(400));
         bench.expect(&[Reason::Stale, Reason::Demoted], OK, |bench| bench.ingress(a, &there.bytes()));
         bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(a, &there.bytes()));
     });
@@ -294,12 +294,12 @@ fn longer_frames_do_not_put_off_the_verdict_on_one_that_was_swallowed() {
 
 #[test]
 fn a_direction_idle_for_longer_than_the_limit_starts_from_nothing() {
-    let short = Constants { refresh: 5, idle: 20, grace: 5, ..patient() };
+    let short = Constants { refresh: 25, idle: 100, grace: 25, ..patient() };
     run("idle", short, |bench| {
         let (there, back) = udp(bench);
         let a = bench.a;
         bench.promote(&there, &back);
-        sleep(Duration::from_millis(300));
+        sleep(Duration::from_millis(1_200)); // more than 100 jiffies, whatever HZ is
         bench.expect(&[Reason::Stale, Reason::Demoted], OK, |bench| bench.ingress(a, &there.bytes()));
         assert_eq!(bench.direction_from(a).noted, 1);
     });
