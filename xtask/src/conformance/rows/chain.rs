@@ -19,6 +19,12 @@ pub(super) fn rows() -> Vec<Row> {
             "a prevResult is passed on: its entries first, ours after them, our indexes shifted",
             merged,
         ),
+        row("R-IN-6", "ADD", "a prevResult without a cniVersion of its own is read as the configuration's", |bench| {
+            let pod = bench.pod("a")?;
+            let previous = json!({"interfaces": [{"name": "other0"}], "ips": [], "routes": null});
+            let answer = bench.call("ADD", &pod).config(&bench.config_with("prevResult", &previous)).run()?;
+            answer.document().map(drop)
+        }),
         row("R-ADD-5", "ADD", "the DNS of a prevResult is passed on where the configuration has none", |bench| {
             let pod = bench.pod("a")?;
             let dns = json!({"nameservers": ["192.0.2.53"], "search": ["example.org"]});
