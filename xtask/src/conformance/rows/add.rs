@@ -8,6 +8,7 @@ use super::{
     super::{
         bench::{Bench, ip},
         outcome::{Check, Miss, case, ensure, same},
+        packet::reach,
         view,
     },
     Row, result, row,
@@ -69,7 +70,7 @@ pub(super) fn rows() -> Vec<Row> {
                 let before = view::view(&pod.netns)?;
                 bench.call("ADD", &pod).run()?.error()?;
                 same("the container's devices and routes", &view::view(&pod.netns)?, &before)?;
-                bench.reach(&bench.host, &pod.netns, result::address(&told)?)
+                reach(&bench.host, &pod.netns, result::address(&told)?)
             },
         ),
         row("R-ADD-4", "ADD", "a second ADD takes no second address", |bench| {

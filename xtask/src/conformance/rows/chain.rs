@@ -6,6 +6,7 @@ use super::{
     super::{
         bench::Bench,
         outcome::{Check, ensure, same_json},
+        packet::reach,
         view,
     },
     Row, result, row,
@@ -54,7 +55,7 @@ pub(super) fn rows() -> Vec<Row> {
             bench.call("ADD", &pod).env("CNI_IFNAME", "eth1").run()?.document()?;
             bench.call("DEL", &pod).env("CNI_IFNAME", "eth1").run()?.silence()?;
             view::absent(&pod.netns, "eth1")?;
-            bench.reach(&bench.host, &pod.netns, result::address(&told)?)
+            reach(&bench.host, &pod.netns, result::address(&told)?)
         }),
         row("R-ADD-7", "DEL", "a late DEL of an old container leaves a new one of the same pod name alone", |bench| {
             let (old, new) = (bench.pod("old")?, bench.pod("new")?);
@@ -62,7 +63,7 @@ pub(super) fn rows() -> Vec<Row> {
             bench.call("ADD", &old).env("CNI_ARGS", named).run()?.document()?;
             let told = bench.call("ADD", &new).env("CNI_ARGS", named).run()?.document()?;
             bench.call("DEL", &old).env("CNI_ARGS", named).run()?.silence()?;
-            bench.reach(&bench.host, &new.netns, result::address(&told)?)
+            reach(&bench.host, &new.netns, result::address(&told)?)
         }),
     ]
 }

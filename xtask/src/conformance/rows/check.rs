@@ -78,6 +78,14 @@ pub(super) fn rows() -> Vec<Row> {
             let address = result::address(&told)?.to_string();
             bench.check(&pod, &replaced(&told, &address, "10.77.0.250")?)?.error().map(drop)
         }),
+    ]);
+    rows.extend(damages());
+    rows
+}
+
+/// Rows about what a CHECK has to find.
+fn damages() -> Vec<Row> {
+    vec![
         broken("the interface is gone", |_, pod, _| in_pod(pod, "link delete eth0")),
         broken("the interface has become one of another kind", |_, pod, told| {
             let address = result::addresses(told)?[0];
@@ -121,8 +129,7 @@ pub(super) fn rows() -> Vec<Row> {
         broken("the address was given back", |bench, pod, _| {
             bench.call("DEL", pod).env("CNI_NETNS", "").run()?.success()
         }),
-    ]);
-    rows
+    ]
 }
 
 /// A row about a CHECK that passes, and fails once something is broken.

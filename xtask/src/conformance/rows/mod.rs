@@ -11,10 +11,10 @@ mod input;
 mod killed;
 mod output;
 mod parallel;
-mod reach;
 mod replay;
 mod result;
 mod status;
+mod traffic;
 mod version;
 
 use super::{bench::Bench, outcome::Check};
@@ -51,7 +51,7 @@ pub(super) fn all() -> Vec<Row> {
         result::rows(),
         add::rows(),
         chain::rows(),
-        reach::rows(),
+        traffic::rows(),
         del::rows(),
         killed::rows(),
         check::rows(),

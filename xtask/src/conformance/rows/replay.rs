@@ -32,7 +32,7 @@ pub(super) fn rows() -> Vec<Row> {
             let told = case(add, answer.document())?;
             same_json("cniVersion", &told["cniVersion"], &json!(version))?;
             case(del, replay(bench, &pod, del, &told)?.0.silence())?;
-            bench.end_namespace(pod)?;
+            pod.end()?;
             bench.unchanged_since(&before)
         })
     })
