@@ -174,7 +174,7 @@ impl<'a> Bench<'a> {
 
     /// ADD, which has to succeed; gives the result.
     pub(super) fn add(&self, pod: &Pod) -> Result<Value, Miss> {
-        case("ADD", self.call("ADD", pod).run()?.document())
+        case("ADD", self.call("ADD", pod).run()?.result())
     }
 
     /// DEL, which has to succeed in silence.

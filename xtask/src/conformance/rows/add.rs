@@ -91,7 +91,7 @@ pub(super) fn rows() -> Vec<Row> {
             config["ipam"]["ranges"] = json!([[{"subnet": "10.78.0.0/24"}]]);
             config["ranges"] = config["ipam"]["ranges"].clone();
             config["bridge"] = "cni-conf1".into();
-            bench.call("ADD", &pod).env("CNI_IFNAME", "eth1").config(&config).run()?.document()?;
+            bench.call("ADD", &pod).env("CNI_IFNAME", "eth1").config(&config).run()?.result()?;
             bench.call("DEL", &pod).env("CNI_IFNAME", "eth1").config(&config).run()?.silence()?;
             ensure(view::device(&pod.netns, "eth0")?.is_some(), "eth0 of the first network still there", "it is gone")
         }),

@@ -58,7 +58,7 @@ pub(super) fn rows() -> Vec<Row> {
         }),
         row("A7", "GC", "tells a container's interfaces apart", |bench| {
             let (pod, told) = bench.attached("a")?;
-            bench.call("ADD", &pod).env("CNI_IFNAME", "eth1").run()?.document()?;
+            bench.call("ADD", &pod).env("CNI_IFNAME", "eth1").run()?.result()?;
             collect(bench, &[(VALID, listed(&[&pod]))])?;
             view::absent(&pod.netns, "eth1")?;
             reach(&bench.host, &pod.netns, result::address(&told)?)

@@ -86,7 +86,7 @@ mod tests {
         let numbered = [("ENV", 4), ("IN", 7), ("ADD", 9), ("DEL", 6)]
             .into_iter()
             .flat_map(|(section, last)| (1..=last).map(move |number| format!("R-{section}-{number}")));
-        let others = ["A0.2", "A0.3", "A0.4", "A0.9", "A0.10", "A0.11", "A0.12", "A3", "A6", "A7", "A8", "A9"];
+        let others = ["A0.1", "A0.2", "A0.3", "A0.4", "A0.9", "A0.10", "A0.11", "A0.12", "A3", "A6", "A7", "A8", "A9"];
         for rule in numbered.chain(others.map(str::to_owned)) {
             assert!(rows.iter().any(|row| row.rule == rule), "{rule}");
         }

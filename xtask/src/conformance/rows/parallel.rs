@@ -64,7 +64,8 @@ pub(super) fn rows() -> Vec<Row> {
             let config = serde_json::json!({"cniVersion": "0.3.1", "name": "cni-loopback", "type": "loopback"});
             let lo = Call::new(loopback.as_ref(), &bench.host, "ADD").env("CNI_CONTAINERID", &pod.id);
             let lo = lo.env("CNI_NETNS", &pod.path).env("CNI_IFNAME", "lo").config(&config);
-            all([lo, bench.call("ADD", &pod)], Answer::success)
+            all([lo, bench.call("ADD", &pod)], Answer::success)?;
+            same("addresses of the container", &view::addresses(&pod.netns, "eth0")?.len(), &1)
         }),
     ]
 }
@@ -76,7 +77,7 @@ fn sandboxes(bench: &mut Bench<'_>, prefix: &str) -> Result<Vec<Pod>, Miss> {
 fn add_all(bench: &Bench<'_>, pods: &[Pod]) -> Check {
     let mut addresses = BTreeSet::new();
     all(pods.iter().map(|pod| bench.call("ADD", pod)), |answer| {
-        addresses.insert(result::address(&answer.document()?)?);
+        addresses.insert(result::address(&answer.result()?)?);
         Ok(())
     })?;
     same("number of different addresses", &addresses.len(), &pods.len())
