@@ -32,6 +32,15 @@ impl Answer {
         self.json().ok_or_else(|| wrong(expected, self))
     }
 
+    /// As [`Answer::document`], with an address: the result of an ADD.
+    pub(super) fn result(&self) -> Result<Value, Miss> {
+        let document = self.document()?;
+        let ips = document["ips"].as_array().is_some_and(|ips| !ips.is_empty());
+        let has_address = ips || document["ip4"].is_object() || document["ip6"].is_object();
+        ensure(has_address, "a result with an address", self)?;
+        Ok(document)
+    }
+
     /// Status 0, whatever it said.
     pub(super) fn success(&self) -> Check {
         ensure(self.status == Some(0), "status 0", self)
@@ -115,6 +124,14 @@ mod tests {
         ] {
             assert!(answer(status, stdout).error_code(7).is_err(), "{status} {stdout}");
         }
+    }
+
+    #[test]
+    fn a_result_has_an_address() {
+        assert!(answer(0, r#"{"ips": [{"address": "10.77.0.2/24"}]}"#).result().is_ok());
+        assert!(answer(0, r#"{"ip6": {"ip": "fd77::2/64"}}"#).result().is_ok());
+        assert!(answer(0, r#"{"ips": []}"#).result().is_err());
+        assert!(answer(0, r#"{"cniVersion": "1.0.0"}"#).result().is_err());
     }
 
     #[test]

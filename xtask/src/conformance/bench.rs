@@ -2,10 +2,9 @@
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -14,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     answer::Answer,
-    outcome::{Check, Miss, case, ensure, not_applicable, wrong},
+    outcome::{Check, Miss, case, ensure, not_applicable},
     plugin::{Call, Plugin},
     view,
 };
@@ -27,8 +26,6 @@ pub(super) const NETWORK: &str = "conf";
 /// The host's own addresses.
 pub(super) const HOST_ADDRESSES: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 168, 77, 1)), IpAddr::V6(Ipv6Addr::new(0xfd78, 0, 0, 0, 0, 0, 0, 1))];
-/// How long one packet and its answer may take: less than what duplicate address detection takes.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A host and what is on it.
 #[derive(Debug)]
@@ -56,6 +53,17 @@ pub(super) struct Pod {
     pub(super) netns: Netns,
     /// `CNI_NETNS`.
     pub(super) path: PathBuf,
+}
+
+impl Pod {
+    /// Removes the name of its namespace, as when its last process ended and the runtime unmounted it. Gives
+    /// `CNI_CONTAINERID` and `CNI_NETNS`.
+    pub(super) fn end(self) -> Result<(String, PathBuf)> {
+        let Self { id, netns, path } = self;
+        drop(netns);
+        Netns::delete_named(&path)?;
+        Ok((id, path))
+    }
 }
 
 impl<'a> Bench<'a> {
@@ -166,7 +174,7 @@ impl<'a> Bench<'a> {
 
     /// ADD, which has to succeed; gives the result.
     pub(super) fn add(&self, pod: &Pod) -> Result<Value, Miss> {
-        case("ADD", self.call("ADD", pod).run()?.document())
+        case("ADD", self.call("ADD", pod).run()?.result())
     }
 
     /// DEL, which has to succeed in silence.
@@ -217,14 +225,6 @@ impl<'a> Bench<'a> {
         case(format!("with all {count} free addresses taken"), answer.error().map(drop))
     }
 
-    /// Removes the name of a container's namespace, as when its last process ended and the runtime unmounted it.
-    pub(super) fn end_namespace(&mut self, pod: Pod) -> Result<(String, PathBuf)> {
-        let Pod { id, netns, path } = pod;
-        drop(netns);
-        Netns::delete_named(&path)?;
-        Ok((id, path))
-    }
-
     /// Fails as not applicable unless the plugin lists a version.
     pub(super) fn need(&mut self, version: &'static str) -> Check {
         if !self.plugin.serves(version) {
@@ -232,11 +232,6 @@ impl<'a> Bench<'a> {
         }
         self.version = version;
         Ok(())
-    }
-
-    /// Sends one packet and waits for one answer.
-    pub(super) fn reach(&self, from: &Netns, to: &Netns, address: IpAddr) -> Check {
-        exchange(from, to, address).map_err(|error| wrong(format!("{address} answers"), format!("{error:#}")))
     }
 }
 
@@ -275,25 +270,4 @@ pub(super) fn ip(netns: &Netns, arguments: &str) -> Result<String> {
         bail!("ip {arguments}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
-}
-
-fn exchange(from: &Netns, to: &Netns, address: IpAddr) -> Result<()> {
-    let any = if address.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
-    let socket = |netns: &Netns| -> Result<UdpSocket> {
-        // A socket stays in the namespace in which it was made.
-        let socket = netns.run(|| UdpSocket::bind((any, 0)))??;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        Ok(socket)
-    };
-    let (client, server) = (socket(from)?, socket(to)?);
-    let port = server.local_addr()?.port();
-    client.send_to(b"?", (address, port)).with_context(|| format!("send to {address}"))?;
-    let mut buffer = [0];
-    let (_, sender) = server.recv_from(&mut buffer).with_context(|| format!("nothing arrived at {address}"))?;
-    server.send_to(b"!", sender).with_context(|| format!("send the answer to {sender}"))?;
-    client.recv_from(&mut buffer).with_context(|| format!("no answer of {address} came back to {sender}"))?;
-    if buffer != *b"!" {
-        bail!("the answer differs from what was sent");
-    }
-    Ok(())
 }

@@ -4,6 +4,7 @@
 mod answer;
 mod bench;
 mod outcome;
+mod packet;
 mod plugin;
 mod report;
 mod rows;

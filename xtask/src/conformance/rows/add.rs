@@ -8,6 +8,7 @@ use super::{
     super::{
         bench::{Bench, ip},
         outcome::{Check, Miss, case, ensure, same},
+        packet::reach,
         view,
     },
     Row, result, row,
@@ -69,7 +70,7 @@ pub(super) fn rows() -> Vec<Row> {
                 let before = view::view(&pod.netns)?;
                 bench.call("ADD", &pod).run()?.error()?;
                 same("the container's devices and routes", &view::view(&pod.netns)?, &before)?;
-                bench.reach(&bench.host, &pod.netns, result::address(&told)?)
+                reach(&bench.host, &pod.netns, result::address(&told)?)
             },
         ),
         row("R-ADD-4", "ADD", "a second ADD takes no second address", |bench| {
@@ -90,7 +91,7 @@ pub(super) fn rows() -> Vec<Row> {
             config["ipam"]["ranges"] = json!([[{"subnet": "10.78.0.0/24"}]]);
             config["ranges"] = config["ipam"]["ranges"].clone();
             config["bridge"] = "cni-conf1".into();
-            bench.call("ADD", &pod).env("CNI_IFNAME", "eth1").config(&config).run()?.document()?;
+            bench.call("ADD", &pod).env("CNI_IFNAME", "eth1").config(&config).run()?.result()?;
             bench.call("DEL", &pod).env("CNI_IFNAME", "eth1").config(&config).run()?.silence()?;
             ensure(view::device(&pod.netns, "eth0")?.is_some(), "eth0 of the first network still there", "it is gone")
         }),

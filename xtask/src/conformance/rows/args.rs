@@ -51,6 +51,12 @@ pub(super) fn rows() -> Vec<Row> {
             let pod = bench.pod("a")?;
             has_address(&bench.call("ADD", &pod).config(&capable(bench, "ips", &json!(["10.77.0.79"]))), "10.77.0.79")
         }),
+        row("A0.1", "ADD", "keys of runtimeConfig are matched whatever the case of their letters", |bench| {
+            let pod = bench.pod("a")?;
+            let mut config = capable(bench, "ips", &Value::Null);
+            config["runtimeConfig"] = json!({"IPs": ["10.77.0.79"]});
+            has_address(&bench.call("ADD", &pod).config(&config), "10.77.0.79")
+        }),
         row("A8", "ADD", "runtimeConfig.mac is the interface's, rather than MAC of CNI_ARGS", |bench| {
             let pod = bench.pod("a")?;
             let call = bench.call("ADD", &pod).config(&capable(bench, "mac", &json!(MAC)));
@@ -83,7 +89,7 @@ pub(super) fn rows() -> Vec<Row> {
                 let mut config = bench.config_with("runtimeConfig", &upper_case());
                 config["capabilities"] =
                     json!({"portMappings": true, "dns": true, "ips": true, "mac": true, "aliases": true});
-                bench.call("ADD", &pod).config(&config).run()?.document()?;
+                bench.call("ADD", &pod).config(&config).run()?.result()?;
                 bench.call("DEL", &pod).config(&config).run()?.silence()
             },
         ),
@@ -93,7 +99,7 @@ pub(super) fn rows() -> Vec<Row> {
             for key in ["runtimeConfig", "args", "capabilities"] {
                 config[key] = Value::Null;
             }
-            bench.call("ADD", &pod).config(&config).run()?.document().map(drop)
+            bench.call("ADD", &pod).config(&config).run()?.result().map(drop)
         }),
     ]
 }
@@ -104,7 +110,7 @@ fn accepted(what: &str, values: &'static [&'static str]) -> Row {
         values.iter().enumerate().try_for_each(|(number, value)| {
             let pod = bench.pod(&format!("a{number}"))?;
             let answer = bench.call("ADD", &pod).env("CNI_ARGS", value).run()?;
-            case(format!("{value:?}"), answer.document().map(drop))
+            case(format!("{value:?}"), answer.result().map(drop))
         })
     })
 }
@@ -155,13 +161,13 @@ fn asked(bench: &mut Bench<'_>, arguments: &str, args: &[&str], capability: Opti
 }
 
 fn has_address(call: &Call<'_>, wanted: &str) -> Check {
-    let told = call.run()?.document()?;
+    let told = call.run()?.result()?;
     let address = result::address(&told)?.to_string();
     same("address", &address.as_str(), &wanted)
 }
 
 fn has_mac(pod: &Pod, call: &Call<'_>) -> Result<Value, Miss> {
-    let told = call.run()?.document()?;
+    let told = call.run()?.result()?;
     let device = view::device(&pod.netns, "eth0")?.unwrap_or_default();
     same_json("MAC", &device["address"], &json!(MAC))?;
     let mut entries = told["interfaces"].as_array().into_iter().flatten();

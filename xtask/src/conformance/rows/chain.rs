@@ -6,6 +6,7 @@ use super::{
     super::{
         bench::Bench,
         outcome::{Check, ensure, same_json},
+        packet::reach,
         view,
     },
     Row, result, row,
@@ -19,17 +20,23 @@ pub(super) fn rows() -> Vec<Row> {
             "a prevResult is passed on: its entries first, ours after them, our indexes shifted",
             merged,
         ),
+        row("R-IN-6", "ADD", "a prevResult without a cniVersion of its own is read as the configuration's", |bench| {
+            let pod = bench.pod("a")?;
+            let previous = json!({"interfaces": [{"name": "other0"}], "ips": [], "routes": null});
+            let answer = bench.call("ADD", &pod).config(&bench.config_with("prevResult", &previous)).run()?;
+            answer.result().map(drop)
+        }),
         row("R-ADD-5", "ADD", "the DNS of a prevResult is passed on where the configuration has none", |bench| {
             let pod = bench.pod("a")?;
             let dns = json!({"nameservers": ["192.0.2.53"], "search": ["example.org"]});
             let previous = json!({"cniVersion": bench.version, "dns": dns});
             let call = bench.call("ADD", &pod).config(&bench.config_with("prevResult", &previous));
-            same_json("dns", &call.run()?.document()?["dns"], &dns)
+            same_json("dns", &call.run()?.result()?["dns"], &dns)
         }),
         row("R-ADD-6", "ADD", "the configuration's DNS is returned", |bench| {
             let pod = bench.pod("a")?;
             let dns = json!({"nameservers": ["192.0.2.53"], "domain": "d", "search": ["s"], "options": ["ndots:2"]});
-            let result = bench.call("ADD", &pod).config(&bench.config_with("dns", &dns)).run()?.document()?;
+            let result = bench.call("ADD", &pod).config(&bench.config_with("dns", &dns)).run()?.result()?;
             same_json("dns", &result["dns"], &dns)
         }),
         row(
@@ -38,25 +45,25 @@ pub(super) fn rows() -> Vec<Row> {
             "a second interface of a container is an attachment with an address of its own",
             |bench| {
                 let (pod, told) = bench.attached("a")?;
-                let second = bench.call("ADD", &pod).env("CNI_IFNAME", "eth1").run()?.document()?;
+                let second = bench.call("ADD", &pod).env("CNI_IFNAME", "eth1").run()?.result()?;
                 let (one, other) = (result::address(&told)?, result::address(&second)?);
                 ensure(one != other, "two addresses", format!("{one} twice"))
             },
         ),
         row("R-ADD-7", "DEL", "removing a container's second interface leaves its first one at work", |bench| {
             let (pod, told) = bench.attached("a")?;
-            bench.call("ADD", &pod).env("CNI_IFNAME", "eth1").run()?.document()?;
+            bench.call("ADD", &pod).env("CNI_IFNAME", "eth1").run()?.result()?;
             bench.call("DEL", &pod).env("CNI_IFNAME", "eth1").run()?.silence()?;
             view::absent(&pod.netns, "eth1")?;
-            bench.reach(&bench.host, &pod.netns, result::address(&told)?)
+            reach(&bench.host, &pod.netns, result::address(&told)?)
         }),
         row("R-ADD-7", "DEL", "a late DEL of an old container leaves a new one of the same pod name alone", |bench| {
             let (old, new) = (bench.pod("old")?, bench.pod("new")?);
             let named = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0";
-            bench.call("ADD", &old).env("CNI_ARGS", named).run()?.document()?;
-            let told = bench.call("ADD", &new).env("CNI_ARGS", named).run()?.document()?;
+            bench.call("ADD", &old).env("CNI_ARGS", named).run()?.result()?;
+            let told = bench.call("ADD", &new).env("CNI_ARGS", named).run()?.result()?;
             bench.call("DEL", &old).env("CNI_ARGS", named).run()?.silence()?;
-            bench.reach(&bench.host, &new.netns, result::address(&told)?)
+            reach(&bench.host, &new.netns, result::address(&told)?)
         }),
     ]
 }
@@ -71,7 +78,7 @@ fn merged(bench: &mut Bench<'_>) -> Check {
     let routes = json!([{"dst": "198.51.100.0/24", "gw": "192.0.2.1"}]);
     let previous = json!({"cniVersion": bench.version, "interfaces": interfaces, "ips": ips, "routes": routes});
     let answer = bench.call("ADD", &pod).config(&bench.config_with("prevResult", &previous)).run()?;
-    let told = answer.document()?;
+    let told = answer.result()?;
     for (key, entries) in [("interfaces", &interfaces), ("ips", &ips), ("routes", &routes)] {
         let entries = entries.as_array().map_or(&[][..], Vec::as_slice);
         let first = told[key].as_array().and_then(|told| told.get(..entries.len()));

@@ -53,8 +53,9 @@ pub(super) fn rows() -> Vec<Row> {
             bench.call("CHECK", &pod).run()?.error().map(drop)
         }),
         row("A6", "CHECK", "fails for a container that was never added", |bench| {
-            let (_, told) = bench.attached("a")?;
+            let (pod, told) = bench.attached("a")?;
             let other = bench.pod("b")?;
+            let told = replaced(&told, &pod.path.to_string_lossy(), &other.path.to_string_lossy())?;
             bench.check(&other, &told)?.error().map(drop)
         }),
         row("A6", "CHECK", "fails where prevResult is of another sandbox", |bench| {
@@ -77,6 +78,14 @@ pub(super) fn rows() -> Vec<Row> {
             let address = result::address(&told)?.to_string();
             bench.check(&pod, &replaced(&told, &address, "10.77.0.250")?)?.error().map(drop)
         }),
+    ]);
+    rows.extend(damages());
+    rows
+}
+
+/// Rows about what a CHECK has to find.
+fn damages() -> Vec<Row> {
+    vec![
         broken("the interface is gone", |_, pod, _| in_pod(pod, "link delete eth0")),
         broken("the interface has become one of another kind", |_, pod, told| {
             let address = result::addresses(told)?[0];
@@ -120,8 +129,7 @@ pub(super) fn rows() -> Vec<Row> {
         broken("the address was given back", |bench, pod, _| {
             bench.call("DEL", pod).env("CNI_NETNS", "").run()?.success()
         }),
-    ]);
-    rows
+    ]
 }
 
 /// A row about a CHECK that passes, and fails once something is broken.

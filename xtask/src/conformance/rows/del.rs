@@ -85,12 +85,20 @@ pub(super) fn rows() -> Vec<Row> {
             bench.pool(1);
             let before = bench.warm()?;
             let (pod, _) = bench.attached("a")?;
-            let (id, path) = bench.end_namespace(pod)?;
+            let (id, path) = pod.end()?;
             let call = bench.command("DEL").env("CNI_CONTAINERID", id).env("CNI_IFNAME", "eth0");
             call.env("CNI_NETNS", path).run()?.silence()?;
             bench.unchanged_since(&before)?;
             bench.free_addresses(1)
         }),
+    ]);
+    rows.extend(strangers());
+    rows
+}
+
+/// Rows about what a DEL has to leave alone.
+fn strangers() -> Vec<Row> {
+    vec![
         row("R-DEL-4", "DEL", "leaves an eth0 alone that no ADD has made", |bench| {
             let pod = bench.pod("a")?;
             foreign(bench, &pod, "link add eth0 type bridge", false)
@@ -120,8 +128,7 @@ pub(super) fn rows() -> Vec<Row> {
             bench.unchanged_since(&before)?;
             ensure(view::device(&pod.netns, "eth0")?.is_some(), "eth0 of the other container still there", "it is gone")
         }),
-    ]);
-    rows
+    ]
 }
 
 /// A row about a DEL that is not told everything, and has to remove the attachment all the same. What is in a namespace
@@ -136,7 +143,7 @@ fn detached(
         let before = bench.warm()?;
         let (pod, told) = bench.attached("a")?;
         vary(bench, bench.call("DEL", &pod), &told)?.run()?.silence()?;
-        bench.end_namespace(pod)?;
+        pod.end()?;
         bench.unchanged_since(&before)?;
         bench.free_addresses(1)
     })

@@ -119,7 +119,7 @@ fn without_path(bench: &mut Bench<'_>) -> Check {
         return Err(not_applicable("the plugin delegates to others along CNI_PATH"));
     }
     bench.del(&pod)?;
-    bench.call("ADD", &pod).without("CNI_PATH").run()?.document().map(drop)
+    bench.call("ADD", &pod).without("CNI_PATH").run()?.result().map(drop)
 }
 
 fn refused(bench: &mut Bench<'_>, command: &str, variable: &str, values: &[&str]) -> Check {

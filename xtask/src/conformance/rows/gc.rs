@@ -6,6 +6,7 @@ use super::{
     super::{
         bench::{Bench, Pod},
         outcome::{Check, ensure},
+        packet::reach,
         view,
     },
     Row, result, row,
@@ -34,7 +35,7 @@ pub(super) fn rows() -> Vec<Row> {
             let list = listed(&[&kept]);
             collect(bench, &keys.iter().map(|key| (*key, list.clone())).collect::<Vec<_>>())?;
             view::absent(&other.netns, "eth0")?;
-            bench.reach(&bench.host, &kept.netns, result::address(&told)?)
+            reach(&bench.host, &kept.netns, result::address(&told)?)
         })
     }));
     rows.extend([
@@ -50,22 +51,22 @@ pub(super) fn rows() -> Vec<Row> {
             bench.pool(1);
             let before = bench.warm()?;
             let (pod, _) = bench.attached("a")?;
-            bench.end_namespace(pod)?;
+            pod.end()?;
             collect(bench, &[(VALID, json!([]))])?;
             bench.unchanged_since(&before)?;
             bench.free_addresses(1)
         }),
         row("A7", "GC", "tells a container's interfaces apart", |bench| {
             let (pod, told) = bench.attached("a")?;
-            bench.call("ADD", &pod).env("CNI_IFNAME", "eth1").run()?.document()?;
+            bench.call("ADD", &pod).env("CNI_IFNAME", "eth1").run()?.result()?;
             collect(bench, &[(VALID, listed(&[&pod]))])?;
             view::absent(&pod.netns, "eth1")?;
-            bench.reach(&bench.host, &pod.netns, result::address(&told)?)
+            reach(&bench.host, &pod.netns, result::address(&told)?)
         }),
         row("A7", "GC", "without a list keeps what is alive", |bench| {
             let (pod, told) = bench.attached("a")?;
             collect(bench, &[])?;
-            bench.reach(&bench.host, &pod.netns, result::address(&told)?)
+            reach(&bench.host, &pod.netns, result::address(&told)?)
         }),
         row("A7", "GC", "leaves other networks alone", |bench| {
             let (pod, told) = bench.attached("a")?;
@@ -73,7 +74,7 @@ pub(super) fn rows() -> Vec<Row> {
             config["cniVersion"] = json!("1.1.0");
             config[VALID] = json!([]);
             bench.command("GC").config(&config).run()?.silence()?;
-            bench.reach(&bench.host, &pod.netns, result::address(&told)?)
+            reach(&bench.host, &pod.netns, result::address(&told)?)
         }),
         row("A7", "GC", "can be repeated, and does without any attachment", |bench| {
             let list = json!([{"containerID": "unknown", "ifname": "eth0"}]);
@@ -84,7 +85,7 @@ pub(super) fn rows() -> Vec<Row> {
             collect(bench, &[(VALID, json!([]))])?;
             bench.del(&pod)?;
             let told = bench.add(&pod)?;
-            bench.reach(&bench.host, &pod.netns, result::address(&told)?)
+            reach(&bench.host, &pod.netns, result::address(&told)?)
         }),
         row("A7", "GC", "a list that is none is an error, and removes nothing", |bench| {
             let (pod, told) = bench.attached("a")?;
@@ -93,7 +94,7 @@ pub(super) fn rows() -> Vec<Row> {
                 answer.error()?;
             }
             ensure(view::device(&pod.netns, "eth0")?.is_some(), "eth0 still there", "it is gone")?;
-            bench.reach(&bench.host, &pod.netns, result::address(&told)?)
+            reach(&bench.host, &pod.netns, result::address(&told)?)
         }),
     ]);
     rows

@@ -58,7 +58,7 @@ pub(super) fn rows() -> Vec<Row> {
             [json!(null), json!("")].into_iter().enumerate().try_for_each(|(number, version)| {
                 let pod = bench.pod(&format!("a{number}"))?;
                 let answer = with(bench, "ADD", &pod, "cniVersion", &version)?;
-                let result = case(&version, answer.document())?;
+                let result = case(&version, answer.result())?;
                 same_json("cniVersion", &result["cniVersion"], &json!("0.1.0"))?;
                 ensure(result["ip4"]["ip"].is_string(), "ip4.ip, as 0.1.0 has it", &result)
             })
@@ -84,7 +84,7 @@ pub(super) fn rows() -> Vec<Row> {
             config["unknown"] = json!({"deep": [1, null]});
             config["cni.dev/unknown"] = json!("x");
             config["args"] = json!({"labels": [{"key": "a", "value": "b"}]});
-            bench.call("ADD", &pod).config(&config).run()?.document().map(drop)
+            bench.call("ADD", &pod).config(&config).run()?.result().map(drop)
         }),
         row(
             "R-IN-6",

@@ -6,6 +6,7 @@ use super::{
     super::{
         bench::{Bench, ip},
         outcome::{Check, Miss, case, same},
+        packet::reach,
         view,
     },
     Row, result, row,
@@ -63,7 +64,7 @@ fn first_killed(bench: &mut Bench<'_>, delay: Duration) -> Check {
     same("veth devices on the host:", &view::veths(&bench.host)?, &before)?;
     // The host is as good as any other.
     let (pod, told) = bench.attached("b")?;
-    bench.reach(&bench.host, &pod.netns, result::address(&told)?)?;
+    reach(&bench.host, &pod.netns, result::address(&told)?)?;
     bench.del(&pod)?;
     bench.free_addresses(1)
 }

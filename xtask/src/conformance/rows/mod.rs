@@ -11,10 +11,10 @@ mod input;
 mod killed;
 mod output;
 mod parallel;
-mod reach;
 mod replay;
 mod result;
 mod status;
+mod traffic;
 mod version;
 
 use super::{bench::Bench, outcome::Check};
@@ -51,7 +51,7 @@ pub(super) fn all() -> Vec<Row> {
         result::rows(),
         add::rows(),
         chain::rows(),
-        reach::rows(),
+        traffic::rows(),
         del::rows(),
         killed::rows(),
         check::rows(),
@@ -86,7 +86,7 @@ mod tests {
         let numbered = [("ENV", 4), ("IN", 7), ("ADD", 9), ("DEL", 6)]
             .into_iter()
             .flat_map(|(section, last)| (1..=last).map(move |number| format!("R-{section}-{number}")));
-        let others = ["A0.2", "A0.3", "A0.4", "A0.9", "A0.10", "A0.11", "A0.12", "A3", "A6", "A7", "A8", "A9"];
+        let others = ["A0.1", "A0.2", "A0.3", "A0.4", "A0.9", "A0.10", "A0.11", "A0.12", "A3", "A6", "A7", "A8", "A9"];
         for rule in numbered.chain(others.map(str::to_owned)) {
             assert!(rows.iter().any(|row| row.rule == rule), "{rule}");
         }

@@ -58,7 +58,7 @@ pub(super) fn rows() -> Vec<Row> {
         row("A0.3", "ADD", "nothing holds stdout or stderr open, and no process is left", |bench| {
             let pod = bench.pod("a")?;
             let answer = bench.call("ADD", &pod).run()?;
-            answer.success()?;
+            answer.result()?;
             left_alone(bench, &[&pod.path, &bench.host_path], &answer)
         }),
         row("A0.3", "DEL", "nothing holds stdout or stderr open, and no process is left", |bench| {
@@ -73,12 +73,12 @@ pub(super) fn rows() -> Vec<Row> {
                 "capabilities",
                 &json!({"portMappings": true, "bandwidth": true, "io.kubernetes.cri.pod-annotations": true}),
             );
-            bench.call("ADD", &pod).config(&config).run()?.document().map(drop)
+            bench.call("ADD", &pod).config(&config).run()?.result().map(drop)
         }),
         row("A0.12", "ADD", "the runtime's environment changes nothing of the answer", |bench| {
             let pod = bench.pod("a")?;
             let call = INHERITED.iter().fold(bench.call("ADD", &pod), |call, (name, value)| call.env(name, value));
-            call.run()?.document()?;
+            call.run()?.result()?;
             let call = INHERITED.iter().fold(bench.call("DEL", &pod), |call, (name, value)| call.env(name, value));
             call.run()?.silence()
         }),

@@ -32,7 +32,7 @@ pub(super) fn rows() -> Vec<Row> {
             let before = bench.warm()?;
             let pods = sandboxes(bench, "a")?;
             add_all(bench, &pods)?;
-            all(pods.iter().map(|pod| bench.call("DEL", pod)), |answer| answer.silence())?;
+            all(pods.iter().map(|pod| bench.call("DEL", pod)), Answer::silence)?;
             bench.unchanged_since(&before)?;
             let pods = sandboxes(bench, "b")?;
             add_all(bench, &pods)
@@ -42,7 +42,7 @@ pub(super) fn rows() -> Vec<Row> {
             add_all(bench, &old)?;
             let new = sandboxes(bench, "b")?;
             let calls = old.iter().zip(&new).flat_map(|(old, new)| [bench.call("DEL", old), bench.call("ADD", new)]);
-            all(calls, |answer| answer.success())?;
+            all(calls, Answer::success)?;
             for pod in &new {
                 same("addresses of a new container", &view::addresses(&pod.netns, "eth0")?.len(), &1)?;
             }
@@ -53,7 +53,7 @@ pub(super) fn rows() -> Vec<Row> {
             let before = bench.warm()?;
             for number in 0..5 {
                 let (pod, _) = bench.attached(&format!("a{number}"))?;
-                all([bench.call("DEL", &pod), bench.call("DEL", &pod)], |answer| answer.silence())?;
+                all([bench.call("DEL", &pod), bench.call("DEL", &pod)], Answer::silence)?;
             }
             bench.unchanged_since(&before)?;
             bench.free_addresses(2)
@@ -64,7 +64,8 @@ pub(super) fn rows() -> Vec<Row> {
             let config = serde_json::json!({"cniVersion": "0.3.1", "name": "cni-loopback", "type": "loopback"});
             let lo = Call::new(loopback.as_ref(), &bench.host, "ADD").env("CNI_CONTAINERID", &pod.id);
             let lo = lo.env("CNI_NETNS", &pod.path).env("CNI_IFNAME", "lo").config(&config);
-            all([lo, bench.call("ADD", &pod)], |answer| answer.success())
+            all([lo, bench.call("ADD", &pod)], Answer::success)?;
+            same("addresses of the container", &view::addresses(&pod.netns, "eth0")?.len(), &1)
         }),
     ]
 }
@@ -76,7 +77,7 @@ fn sandboxes(bench: &mut Bench<'_>, prefix: &str) -> Result<Vec<Pod>, Miss> {
 fn add_all(bench: &Bench<'_>, pods: &[Pod]) -> Check {
     let mut addresses = BTreeSet::new();
     all(pods.iter().map(|pod| bench.call("ADD", pod)), |answer| {
-        addresses.insert(result::address(&answer.document()?)?);
+        addresses.insert(result::address(&answer.result()?)?);
         Ok(())
     })?;
     same("number of different addresses", &addresses.len(), &pods.len())

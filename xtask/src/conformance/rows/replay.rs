@@ -29,10 +29,10 @@ pub(super) fn rows() -> Vec<Row> {
             let before = bench.warm()?;
             let pod = bench.pod("a")?;
             let (answer, version) = replay(bench, &pod, add, &Value::Null)?;
-            let told = case(add, answer.document())?;
+            let told = case(add, answer.result())?;
             same_json("cniVersion", &told["cniVersion"], &json!(version))?;
             case(del, replay(bench, &pod, del, &told)?.0.silence())?;
-            bench.end_namespace(pod)?;
+            pod.end()?;
             bench.unchanged_since(&before)
         })
     })
@@ -40,7 +40,7 @@ pub(super) fn rows() -> Vec<Row> {
     rows.extend([
         row("A6", "CHECK", "the recorded CHECK of cnitool is served", |bench| {
             let pod = bench.pod("a")?;
-            let told = replay(bench, &pod, "containerd-2.4-add", &Value::Null)?.0.document()?;
+            let told = replay(bench, &pod, "containerd-2.4-add", &Value::Null)?.0.result()?;
             // cnitool has a container id of its own.
             let recorded = Recording::read("cnitool-check")?;
             let id = Recording::read("containerd-2.4-add")?.variable("CNI_CONTAINERID");
@@ -54,7 +54,7 @@ pub(super) fn rows() -> Vec<Row> {
         row("A7", "GC", "the recorded GC of libcni keeps containerd's container and removes another", |bench| {
             let pod = bench.pod("a")?;
             let (other, _) = bench.attached("b")?;
-            replay(bench, &pod, "containerd-2.4-add", &Value::Null)?.0.document()?;
+            replay(bench, &pod, "containerd-2.4-add", &Value::Null)?.0.result()?;
             replay(bench, &pod, "libcni-gc", &Value::Null)?.0.silence()?;
             let left = [&pod, &other].map(|pod| view::device(&pod.netns, "eth0").map(|device| device.is_some()));
             let [kept, removed] = left;

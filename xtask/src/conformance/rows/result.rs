@@ -60,7 +60,7 @@ pub(super) fn rows() -> Vec<Row> {
         row("A3", "ADD", "the container's interface has CNI_NETNS as its sandbox, letter by letter", |bench| {
             let pod = bench.pod("a")?;
             let unusual = format!("/run/netns/../netns/./{}", pod.path.file_name().unwrap_or_default().display());
-            let result = bench.call("ADD", &pod).env("CNI_NETNS", &unusual).run()?.document()?;
+            let result = bench.call("ADD", &pod).env("CNI_NETNS", &unusual).run()?.result()?;
             let interface = interfaces(&result).find(|interface| interface["name"] == "eth0");
             same_json("sandbox", &interface.unwrap_or_default()["sandbox"], &json!(unusual))
         }),

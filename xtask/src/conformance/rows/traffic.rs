@@ -10,6 +10,7 @@ use super::{
     super::{
         bench::{Bench, HOST_ADDRESSES, ip},
         outcome::{Miss, ensure, same, wrong},
+        packet::reach,
         view,
     },
     Row, result, row,
@@ -27,7 +28,7 @@ pub(super) fn rows() -> Vec<Row> {
                 move |bench| {
                     families(bench, v4);
                     let (pod, told) = bench.attached("a")?;
-                    bench.reach(&bench.host, &pod.netns, of_family(&told, v4)?)
+                    reach(&bench.host, &pod.netns, of_family(&told, v4)?)
                 },
             ),
             row(
@@ -37,7 +38,7 @@ pub(super) fn rows() -> Vec<Row> {
                 move |bench| {
                     families(bench, v4);
                     let (pod, _) = bench.attached("a")?;
-                    bench.reach(&pod.netns, &bench.host, HOST_ADDRESSES[usize::from(!v4)])
+                    reach(&pod.netns, &bench.host, HOST_ADDRESSES[usize::from(!v4)])
                 },
             ),
             row(
@@ -48,7 +49,7 @@ pub(super) fn rows() -> Vec<Row> {
                     families(bench, v4);
                     let (one, _) = bench.attached("a")?;
                     let (other, told) = bench.attached("b")?;
-                    bench.reach(&one.netns, &other.netns, of_family(&told, v4)?)
+                    reach(&one.netns, &other.netns, of_family(&told, v4)?)
                 },
             ),
         ]);
