@@ -12,6 +12,8 @@ use crate::bench::statistics::Summary;
 
 /// By how much the halves of a run may differ.
 const STEADY: f64 = 1.3;
+/// By how much one in a hundred may be slower than the median.
+const CALM: f64 = 5.0;
 
 /// Milliseconds, in the order in which they were taken.
 #[derive(Debug, Default)]
@@ -81,6 +83,11 @@ impl Summaries {
     pub(super) fn steady(&self) -> bool {
         let (one, other) = (self.process_first_half, self.process_second_half);
         one.max(other) <= STEADY * one.min(other)
+    }
+
+    /// Whether hardly any process was held up, so that the slowest calls of a plugin are slow by themselves.
+    pub(super) fn calm(&self) -> bool {
+        self.process.p99 <= CALM * self.process.median
     }
 }
 

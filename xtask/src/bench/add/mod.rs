@@ -2,6 +2,7 @@
 
 mod controls;
 mod environment;
+mod memory;
 mod parallel;
 mod peers;
 mod plan;
@@ -17,13 +18,14 @@ use anyhow::{Context as _, Result};
 use self::{
     controls::Controls,
     environment::{Environment, load},
-    peers::{PEERS, minicni},
+    memory::InMemory,
+    peers::{PEERS, host_local_dir, minicni},
     plan::Plan,
     report::Report,
 };
 use crate::{
     build, debian,
-    lab::{self, Lab},
+    lab::{self, Lab, directory},
 };
 
 /// The name of everything that a run makes.
@@ -81,7 +83,11 @@ fn measure(plan: &Plan) -> Result<Report> {
     }
     let start = Instant::now();
     let load_before = load()?;
+    let in_memory = ["node1/state", "node2/state"].map(|dir| directory(LAB).join(dir));
+    let in_memory = [&in_memory[..], &[host_local_dir()]].concat();
+    InMemory::remove_left(&in_memory);
     let mut lab = Lab::new(LAB, 2, programs.clone())?;
+    let _in_memory = InMemory::new(&in_memory)?;
     lab.start_daemons()?;
     let [node, crowded] = lab.nodes.as_slice() else { anyhow::bail!("the lab has not two nodes") };
     eprintln!("seed {}", plan.seed);

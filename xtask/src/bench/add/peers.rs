@@ -70,10 +70,15 @@ pub(super) fn ptp_dual_stack(network: &str) -> Peer {
     with_host_local("ptp", network, "", &["10.204.0.0/16", "fd04::/64"])
 }
 
+/// Where host-local has its leases.
+pub(super) fn host_local_dir() -> PathBuf {
+    directory(LAB).join("host-local")
+}
+
 fn with_host_local(name: &'static str, network: &str, bridge: &str, subnets: &[&str]) -> Peer {
     let config = json!({
         "cniVersion": "1.0.0", "name": network, "type": name, "bridge": bridge, "isDefaultGateway": true,
-        "ipam": {"type": "host-local", "ranges": ranges(subnets), "dataDir": directory(LAB).join("host-local")},
+        "ipam": {"type": "host-local", "ranges": ranges(subnets), "dataDir": host_local_dir()},
     });
     Peer { name, program: Path::new(DIR).join(name), config }
 }
