@@ -31,8 +31,10 @@ impl InMemory {
 
     /// Removes what a run that was killed left of them.
     pub(super) fn remove_left(directories: &[PathBuf]) {
-        // What is not a mount is an error, and nothing else is done to it.
-        directories.iter().for_each(|directory| while umount2(directory, MntFlags::MNT_DETACH).is_ok() {});
+        for directory in directories {
+            // What is not a mount is an error, and nothing else is done to it.
+            while umount2(directory, MntFlags::MNT_DETACH).is_ok() {}
+        }
     }
 }
 

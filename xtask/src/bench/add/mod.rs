@@ -99,7 +99,7 @@ fn measure(plan: &Plan) -> Result<Report> {
         Ok((sequence, sequence::dual_stack(plan, node, &programs.minicni, &mut rng, &mut controls)?))
     })??;
     let pods = |node| minicni(node, &programs.minicni, "present");
-    let present = present::run(plan, [(node, pods(node)), (crowded, pods(crowded))], &mut rng, &mut controls)?;
+    let present = present::run(plan, &[(node, pods(node)), (crowded, pods(crowded))], &mut rng, &mut controls)?;
     let (parallel, churn) = node.netns.run(|| -> Result<_> {
         let parallel = parallel::run(plan, node, &programs.minicni, &mut rng, &mut controls)?;
         Ok((parallel, parallel::churn(plan, node, &programs.minicni, &mut rng, &mut controls)?))

@@ -53,13 +53,14 @@ pub(super) fn run(
     controls: &mut Controls,
 ) -> Result<Parallel> {
     let peers = [minicni(node, program, "parallel"), bridge("parallel")];
-    warm_up(&[&peers[0], &peers[1]], &mut pods("parallel", 1)?[0])?;
+    // Empty again after every round.
+    let mut pods = pods("parallel", plan.parallel)?;
+    warm_up(&[&peers[0], &peers[1]], &mut pods[0])?;
     let mut times = [Times::default(), Times::default()];
     let mut order = [0, 1];
     for round in 1..=plan.parallel_rounds {
         rng.shuffle(&mut order);
         for index in order {
-            let mut pods = pods(&format!("parallel-{round}-{index}"), plan.parallel)?;
             let (wall, p99) = at_once(&peers[index], "ADD", &mut pods)?;
             times[index].add_wall.push(wall);
             times[index].add_p99.push(p99);
@@ -88,15 +89,14 @@ pub(super) fn churn(
     controls: &mut Controls,
 ) -> Result<Compared> {
     let peers = [minicni(node, program, "churn"), bridge("churn")];
-    warm_up(&[&peers[0], &peers[1]], &mut pods("churn", 1)?[0])?;
+    let (mut old, mut new) = (pods("old", plan.churn)?, pods("new", 2 * plan.churn)?);
+    warm_up(&[&peers[0], &peers[1]], &mut old[0])?;
     let mut times = [Vec::new(), Vec::new()];
     let mut order = [0, 1];
     for round in 1..=plan.parallel_rounds {
         rng.shuffle(&mut order);
         for index in order {
             let peer = &peers[index];
-            let mut old = pods(&format!("old-{round}-{index}"), plan.churn)?;
-            let mut new = pods(&format!("new-{round}-{index}"), 2 * plan.churn)?;
             old.iter_mut().try_for_each(|pod| peer.call("ADD", pod).map(drop))?;
             let adds = while_deleted(peer, &mut old, &mut new)?;
             times[index].push(Summary::of(&adds).p99);

@@ -23,17 +23,17 @@ pub(super) struct Present {
 /// The second of the nodes is the one with many.
 pub(super) fn run(
     plan: &Plan,
-    nodes: [(&Node, Peer); 2],
+    nodes: &[(&Node, Peer); 2],
     rng: &mut fastrand::Rng,
     controls: &mut Controls,
 ) -> Result<Present> {
     let mut crowd = pods("present", plan.present)?;
-    let [_, (crowded, peer)] = &nodes;
+    let [_, (crowded, peer)] = nodes;
     crowded.netns.run(|| crowd.iter_mut().try_for_each(|pod| peer.call("ADD", pod).map(drop)))??;
     eprintln!("{} pods are present", plan.present);
     let mut pods = pods("beside", 1)?;
     let pod = &mut pods[0];
-    for (node, peer) in &nodes {
+    for (node, peer) in nodes {
         node.netns.run(|| warm_up(&[peer], pod))??;
     }
     let mut times = [Times::default(), Times::default()];
