@@ -216,6 +216,8 @@ fn notes(report: &Report) -> String {
          the p99.\n\n\
          * {} rounds; {} beside `ptp`, which waits up to two seconds for duplicate address detection, as `bridge` did \
          before 1.1.0;\n  {} with many pods at once; seed {}\n\
+         * at once: as many processes at the same time, from the first exec to the last exit; during DELs: one ADD after \
+         another until the last DEL exits\n\
          * minicni {}, in eBPF mode with its daemon running; containernetworking-plugins {}; the state of both in memory\n\
          * {} in {} s: Linux {}, {} CPUs ({}), load {} before and {} at the end, the benchmark's own included",
         controls.process_first_half,
