@@ -4,7 +4,9 @@
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, Nla as _, parse_u32};
+use netlink_packet_core::{
+    DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE, Nla as _, parse_u32,
+};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     tc::{TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption},
@@ -106,10 +108,10 @@ pub struct Filter {
     pub handle: u32,
 }
 
-/// A queueing discipline.
+/// A queueing discipline at the hooks of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Qdisc {
-    /// For example `clsact`, `noqueue` or `fq_codel`.
+    /// `clsact` or `ingress`.
     pub kind: String,
     /// The shared block at its ingress hook.
     pub ingress_block: Option<u32>,
@@ -127,12 +129,17 @@ impl Socket {
         Ok(self.dump(request)?.into_iter().filter_map(filter).collect())
     }
 
-    /// The qdiscs of a device. The kernel lists those of all devices, so this costs as much as there are devices.
-    pub fn qdiscs(&mut self, ifindex: u32) -> Result<Vec<Qdisc>, LinkError> {
-        let message = TcMessage::with_index(ifindex.cast_signed());
-        let operation = format!("list qdiscs of dev {ifindex}");
-        let request = Request::new(operation, RouteNetlinkMessage::GetQueueDiscipline(message), NLM_F_DUMP);
-        Ok(self.dump(request)?.into_iter().filter_map(|answer| qdisc(answer, ifindex)).collect())
+    /// The qdisc at the ingress and egress hooks of a device, `clsact` or `ingress`; `None` if there is none.
+    pub fn hook_qdisc(&mut self, ifindex: u32) -> Result<Option<Qdisc>, LinkError> {
+        let mut message = TcMessage::with_index(ifindex.cast_signed());
+        message.header.parent = TcHandle::CLSACT;
+        let operation = format!("look for the clsact of dev {ifindex}");
+        // Not a dump, which lists the qdiscs of all devices. The answer is a notification, which the asker gets as an echo
+        // (`qdisc_get_notify`): https://elixir.bootlin.com/linux/v6.12/source/net/sched/sch_api.c#L1009
+        let request = Request::new(operation, RouteNetlinkMessage::GetQueueDiscipline(message), NLM_F_ECHO)
+            .tolerate(Errno::ENOENT)
+            .tolerate(Errno::ENODEV);
+        Ok(self.get(request)?.and_then(|answer| qdisc(answer, ifindex)))
     }
 }
 

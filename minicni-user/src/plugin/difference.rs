@@ -53,8 +53,8 @@ fn datapath_difference(
     ifindex: u32,
 ) -> Result<Option<String>, CniError> {
     let name = &wiring.names.host;
-    let mut blocks = socket.qdiscs(ifindex)?.into_iter().map(|qdisc| (qdisc.ingress_block, qdisc.egress_block));
-    if !blocks.any(|blocks| blocks == (Some(attach::INGRESS_BLOCK), Some(attach::EGRESS_BLOCK))) {
+    let blocks = socket.hook_qdisc(ifindex)?.map(|qdisc| (qdisc.ingress_block, qdisc.egress_block));
+    if blocks != Some((Some(attach::INGRESS_BLOCK), Some(attach::EGRESS_BLOCK))) {
         return Ok(Some(format!("{name} has no clsact qdisc with minicni's blocks")));
     }
     for block in [attach::INGRESS_BLOCK, attach::EGRESS_BLOCK] {

@@ -8,7 +8,7 @@ use super::{error::Errors, names::Names, pod::host_route};
 use crate::{
     cni::CniError,
     datapath::{DatapathError, Endpoints, Generations, Pins},
-    link::{LinkError, Socket, delete_group, delete_link, delete_route, set_group},
+    link::{LinkError, Socket, delete_group, delete_link, delete_route, index_of, mac_of, set_group},
     node::StateDir,
 };
 
@@ -25,18 +25,16 @@ pub(super) fn unwire(
 ) -> Result<(), CniError> {
     let mut errors = Errors::default();
     let Some(mut socket) = errors.keep(Socket::open()) else { return errors.into_result() };
-    // Whatever else has taken our name is not ours to remove.
-    let link = errors.keep(socket.link_by_name(&names.host)).flatten();
-    match link.filter(|link| link.kind.as_deref() == Some("veth")) {
-        Some(link) => {
+    match errors.keep(own_device(&mut socket, names)).flatten() {
+        Some(ifindex) => {
             let mut requests: Vec<_> =
-                addresses.iter().map(|address| delete_route(&host_route(*address, link.ifindex))).collect();
-            requests.push(set_group(link.ifindex, DYING));
+                addresses.iter().map(|address| delete_route(&host_route(*address, ifindex))).collect();
+            requests.push(set_group(ifindex, DYING));
             errors.keep(socket.batch(requests));
             if let Some(pins) = pins {
-                errors.keep(forget(pins, link.ifindex));
+                errors.keep(forget(pins, ifindex));
             }
-            errors.keep(delete(&mut socket, state, link.ifindex));
+            errors.keep(delete(&mut socket, state, names, ifindex));
         }
         // The namespace is gone, and the pair with it; the maps do not know.
         None => {
@@ -48,20 +46,31 @@ pub(super) fn unwire(
     errors.into_result()
 }
 
+/// The index of the host's end, if it is there. Whatever else has taken its name is not ours to remove.
+fn own_device(socket: &mut Socket, names: &Names) -> Result<Option<u32>, LinkError> {
+    let ifindex = index_of(&names.host)?;
+    if ifindex.is_none() || mac_of(&names.host)? == Some(names.host_mac) {
+        return Ok(ifindex);
+    }
+    // Somebody may have changed the address.
+    let link = socket.link_by_name(&names.host)?.filter(|link| link.kind.as_deref() == Some("veth"));
+    Ok(link.map(|link| link.ifindex))
+}
+
 /// Deletes a device that is in the group of the dying, and with it all others that are there by then.
 ///
 /// Most of a deletion is a wait for the kernel's readers. Who comes while another waits joins the group, and finds its
 /// device gone when it is its turn: a hundred calls at once wait a few times, not a hundred times.
-fn delete(socket: &mut Socket, state: &StateDir, ifindex: u32) -> Result<(), LinkError> {
-    let gone = |socket: &mut Socket| Ok(socket.link_by_index(ifindex)?.is_none());
+fn delete(socket: &mut Socket, state: &StateDir, names: &Names, ifindex: u32) -> Result<(), LinkError> {
+    let gone = || Ok(index_of(&names.host)? != Some(ifindex));
     // Without the lock nobody is waited for; that is slower, and as good.
     let turn = state.removal_lock();
-    if gone(socket)? {
+    if gone()? {
         return Ok(());
     }
     let deleted = socket.batch(vec![delete_group(DYING)]);
     drop(turn);
-    if deleted.is_ok() && gone(socket)? {
+    if deleted.is_ok() && gone()? {
         return Ok(());
     }
     // It is not in the group, or another device of the group would not go: this one alone.
