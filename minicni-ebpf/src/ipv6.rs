@@ -147,8 +147,9 @@ fn is_link_local(address: u128) -> bool {
     first(address) == 0xfe && address.to_ne_bytes()[1] & 0xc0 == 0x80
 }
 
-/// ff02::/16, multicast that no router forwards.
+/// Multicast that no router forwards: ff02::/16, and the same with any flags, ff12::/16 say.
+/// <https://www.rfc-editor.org/rfc/rfc4291#section-2.7>
 #[inline(always)]
 fn is_link_scoped(address: u128) -> bool {
-    first(address) == 0xff && address.to_ne_bytes()[1] == 0x02
+    first(address) == 0xff && address.to_ne_bytes()[1] & 0x0f == 0x02
 }

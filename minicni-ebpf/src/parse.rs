@@ -12,6 +12,10 @@ const PACKET_HOST: u32 = 0;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
 
+/// A VLAN tag follows: IEEE 802.1Q and 802.1ad.
+pub const VLAN: u16 = 0x8100;
+pub const SERVICE_VLAN: u16 = 0x88a8;
+
 pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
 pub const RST: u8 = 0x04;
