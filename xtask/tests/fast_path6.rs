@@ -1,7 +1,7 @@
 //! The fast path over IPv6 with real traffic, beside real translation and real firewall rules. Needs root.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{IoSliceMut, Read as _, Write as _},
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     os::fd::AsRawFd as _,
     process::Command,
@@ -10,7 +10,9 @@ use std::{
 };
 
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt::ReuseAddr,
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrIn6, SockaddrStorage, bind, connect,
+    recvmsg, setsockopt, socket,
+    sockopt::{Ipv6RecvTClass, ReuseAddr},
 };
 use xtask::lab::{
     Families, Lab, Node, Pod, Programs, rules,
@@ -239,4 +241,36 @@ fn large_fragmented_and_icmp_traffic_works_beside_a_promoted_flow() {
     let address = b.address6().unwrap().to_string();
     let ping = || xtask::command::output(Command::new("ping").args(["-q", "-c", "3", "-i", "0.01", &address])).unwrap();
     assert!(a.netns.run(ping).unwrap().contains(" 0% packet loss"));
+}
+
+#[test]
+fn what_a_rule_writes_into_packets_is_written_into_all_of_them() {
+    let lab = lab("class", Families::V6);
+    let node = &lab.nodes[0];
+    let (a, b) = (node.pod("a").unwrap(), node.pod("b").unwrap());
+    rules::nft(
+        node,
+        "table ip6 classes { chain forward { type filter hook forward priority mangle;\n\
+         udp dport 8080 ip6 dscp set af11\n }\n }",
+    )
+    .unwrap();
+    let echo = b.netns.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, PORT)).unwrap()).unwrap();
+    setsockopt(&echo, Ipv6RecvTClass, &true).unwrap();
+    echo.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut client = Client::connect(&a.netns, Protocol::Udp, to(&b)).unwrap();
+    let Client::Udp(socket) = &mut client else { panic!("not UDP") };
+    for round in 0..100 {
+        socket.send(b"x").unwrap();
+        let mut byte = [0; 1];
+        let (mut space, mut vectors) = (nix::cmsg_space!(libc::c_int), [IoSliceMut::new(&mut byte)]);
+        let received =
+            recvmsg::<SockaddrIn6>(echo.as_raw_fd(), &mut vectors, Some(&mut space), MsgFlags::empty()).unwrap();
+        let class = received.cmsgs().unwrap().find_map(|message| match message {
+            ControlMessageOwned::Ipv6TClass(class) => Some(class),
+            _ => None,
+        });
+        assert_eq!(class, Some(10 << 2), "round {round}");
+        echo.send_to(b"x", SocketAddr::from(std::net::SocketAddrV6::from(received.address.unwrap()))).unwrap();
+        socket.recv(&mut [0; 1]).unwrap();
+    }
 }

@@ -58,8 +58,8 @@ fn copy(from: &Path, pins: &Pins) -> Result<(), DatapathError> {
     let old = old.map_err(failed("open", from))?;
     let path = pins.map(ENDPOINTS);
     let mut new = HashMap::try_from(open_map(pins, ENDPOINTS)?).map_err(failed("open", &path))?;
-    for entry in old.iter() {
-        let (ifindex, endpoint): (u32, Endpoint) = entry.map_err(failed("read", from))?;
+    let endpoints: Vec<_> = old.iter().collect::<Result<_, _>>().map_err(failed("read", from))?;
+    for (ifindex, endpoint) in endpoints {
         match new.insert(ifindex, endpoint, NOEXIST) {
             // Whoever took over before us was ended half way, or an ADD has entered it anew.
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(nix::libc::EEXIST) => {}
