@@ -101,7 +101,7 @@ reasons! {
     LinkLayer, link_layer, Stack;
     /// The interface is not in the endpoint map.
     UnknownInterface, unknown_interface, Stack;
-    /// A source address that is not the pod's.
+    /// A source address that is not the pod's, or may be hidden behind VLAN tags.
     SpoofedSource, spoofed_source, Drop;
     /// The stack delivered a noted packet unchanged.
     Proof, proof, Event;

@@ -108,14 +108,18 @@ const fn tag(addresses: u64, ports: [u16; 2], protocol: u32, direction: u32) -> 
 ///
 /// Without it, a translated packet could pass for one that entered as it leaves: conntrack keeps a translated and a direct
 /// flow between the same ports apart by changing the port of the later one, so what leaves as one may have entered as the
-/// other.
+/// other. And a rule may change more than addresses and ports (DSCP, the hop limit), which the fast path would not do.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Pod, Zeroable)]
 pub struct Note4 {
     /// The flow.
     pub key: FlowKey4,
     /// The direction, 0 or 1.
-    pub direction: u32,
+    pub direction: u16,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// Type of service or traffic class.
+    pub class: u8,
 }
 
 const _: () = assert!(size_of::<Note4>() == 20);
@@ -127,7 +131,11 @@ pub struct Note6 {
     /// The flow.
     pub key: FlowKey6,
     /// The direction, 0 or 1.
-    pub direction: u32,
+    pub direction: u16,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// Type of service or traffic class.
+    pub class: u8,
 }
 
 const _: () = assert!(size_of::<Note6>() == 44);

@@ -154,7 +154,7 @@ pub fn note<H: Header>(
     direction.noted += 1;
     let tag = H::tag(&packet.key, packet.direction);
     if let Some(note) = noted::<H>(tag) {
-        *note = H::note(packet.key, packet.direction);
+        *note = H::note(packet);
         set_tag(ctx, tag);
     }
 }
@@ -165,7 +165,7 @@ pub fn entered_as<H: Header>(ctx: &TcContext, packet: &Packet<H>) -> bool {
     // SAFETY: a read of the context, which the verifier checks.
     let tag = unsafe { (*ctx.skb.skb).tc_index } as u16;
     untag(ctx);
-    tag != 0 && noted::<H>(tag).is_some_and(|note| H::is_note(note, &packet.key, packet.direction))
+    tag != 0 && noted::<H>(tag).is_some_and(|note| H::is_note(note, packet))
 }
 
 /// The note under a tag.

@@ -9,6 +9,8 @@ use minicni_common::{
     names::{MAX_FLOWS, NOTE_ENTRIES},
 };
 
+use crate::parse::Packet;
+
 /// A flow cache.
 pub type Flows<K> = LruHashMap<K, Flow, { MAX_FLOWS as usize }>;
 /// What packets entered as, by tag.
@@ -31,6 +33,8 @@ pub trait Header: Copy {
     fn length(&self) -> usize;
     /// TTL or hop limit.
     fn ttl(&self) -> u8;
+    /// Type of service or traffic class.
+    fn class(&self) -> u8;
     /// Takes one off [`ttl`](Self::ttl), which is not 0, as a router does.
     fn decrement_ttl(&mut self, ctx: &TcContext);
 
@@ -39,9 +43,9 @@ pub trait Header: Copy {
     /// The two addresses of a key.
     fn ends(key: &Self::Key) -> (Self::Address, Self::Address);
     fn tag(key: &Self::Key, direction: u32) -> u16;
-    fn note(key: Self::Key, direction: u32) -> Self::Note;
-    /// Whether a note is that of this key and direction.
-    fn is_note(note: &Self::Note, key: &Self::Key, direction: u32) -> bool;
+    fn note(packet: &Packet<Self>) -> Self::Note;
+    /// Whether a note is that of a packet that now leaves, and differs from it by one of TTL or hop limit alone.
+    fn is_note(note: &Self::Note, leaving: &Packet<Self>) -> bool;
     fn flows() -> &'static Flows<Self::Key>;
     fn notes() -> &'static Notes<Self::Note>;
 

@@ -23,10 +23,20 @@ pub fn run(ctx: &TcContext) -> i32 {
     match parse::ether_type(ctx) {
         Some(Ipv4::ETHER_TYPE) => entered::<Ipv4>(ctx),
         Some(Ipv6::ETHER_TYPE) => entered::<Ipv6>(ctx),
-        other => {
-            let reason = if other.is_some() { Reason::NotIp } else { Reason::Malformed };
-            stack(if endpoint(interface(ctx)).is_some() { reason } else { Reason::UnknownInterface })
-        }
+        other => not_ip(ctx, other),
+    }
+}
+
+/// Something else enters, or what has a second VLAN tag: the kernel took the first off before it asked us.
+#[inline(always)]
+fn not_ip(ctx: &TcContext, ether_type: Option<u16>) -> i32 {
+    match (endpoint(interface(ctx)), ether_type) {
+        (None, _) => stack(Reason::UnknownInterface),
+        // Of tags for VLAN 0 the kernel takes off any number, and would then route what is behind them, which nobody
+        // here has looked at: https://elixir.bootlin.com/linux/v6.12/source/net/core/dev.c#L5660
+        (Some(endpoint), Some(parse::VLAN | parse::SERVICE_VLAN)) if is_pod(endpoint) => drop(Reason::SpoofedSource),
+        (Some(_), Some(_)) => stack(Reason::NotIp),
+        (Some(_), None) => stack(Reason::Malformed),
     }
 }
 
@@ -174,7 +184,12 @@ fn unfit<H: Header>(ctx: &TcContext, other: &Other<H>) -> i32 {
 /// Whether a packet from a pod bears a source address that is not the pod's.
 #[inline(always)]
 fn is_spoofed<H: Header>(endpoint: &Endpoint, source: H::Address, destination: H::Address) -> bool {
-    endpoint.kind == EndpointKind::Pod as u32 && !H::may_send(endpoint, source, destination)
+    is_pod(endpoint) && !H::may_send(endpoint, source, destination)
+}
+
+#[inline(always)]
+fn is_pod(endpoint: &Endpoint) -> bool {
+    endpoint.kind == EndpointKind::Pod as u32
 }
 
 #[inline(always)]

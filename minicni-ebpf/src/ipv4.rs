@@ -4,6 +4,7 @@ use minicni_common::{Endpoint, FlowKey4, Note4, Reason};
 use crate::{
     header::{Flows, Header, Notes},
     maps,
+    parse::Packet,
 };
 
 /// Version 4 and five words of header, so no options.
@@ -68,6 +69,11 @@ impl Header for Ipv4 {
     }
 
     #[inline(always)]
+    fn class(&self) -> u8 {
+        self.tos
+    }
+
+    #[inline(always)]
     fn decrement_ttl(&mut self, _: &TcContext) {
         self.ttl -= 1;
         // As ip_decrease_ttl() does: https://elixir.bootlin.com/linux/v6.12/source/include/net/ip.h#L470
@@ -91,13 +97,16 @@ impl Header for Ipv4 {
     }
 
     #[inline(always)]
-    fn note(key: FlowKey4, direction: u32) -> Note4 {
-        Note4 { key, direction }
+    fn note(packet: &Packet<Self>) -> Note4 {
+        Note4 { key: packet.key, direction: packet.direction as u16, ttl: packet.ttl, class: packet.class }
     }
 
     #[inline(always)]
-    fn is_note(note: &Note4, key: &FlowKey4, direction: u32) -> bool {
-        *note == Self::note(*key, direction)
+    fn is_note(note: &Note4, leaving: &Packet<Self>) -> bool {
+        note.key == leaving.key
+            && note.direction == leaving.direction as u16
+            && note.ttl == leaving.ttl.wrapping_add(1)
+            && note.class == leaving.class
     }
 
     #[inline(always)]

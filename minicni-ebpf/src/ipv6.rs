@@ -4,6 +4,7 @@ use minicni_common::{Endpoint, FlowKey6, Note6, Reason};
 use crate::{
     header::{Flows, Header, Notes},
     maps,
+    parse::Packet,
 };
 
 const FRAGMENT: u8 = 44;
@@ -67,6 +68,11 @@ impl Header for Ipv6 {
     }
 
     #[inline(always)]
+    fn class(&self) -> u8 {
+        self.version_and_class << 4 | self.class_and_flow[0] >> 4
+    }
+
+    #[inline(always)]
     fn decrement_ttl(&mut self, ctx: &TcContext) {
         self.hop_limit -= 1;
         // No checksum of its own makes up for it in the sum over the packet that a network card may have left in
@@ -92,15 +98,18 @@ impl Header for Ipv6 {
     }
 
     #[inline(always)]
-    fn note(key: FlowKey6, direction: u32) -> Note6 {
-        Note6 { key, direction }
+    fn note(packet: &Packet<Self>) -> Note6 {
+        Note6 { key: packet.key, direction: packet.direction as u16, ttl: packet.ttl, class: packet.class }
     }
 
     #[inline(always)]
-    fn is_note(note: &Note6, key: &FlowKey6, direction: u32) -> bool {
+    fn is_note(note: &Note6, leaving: &Packet<Self>) -> bool {
         // By words, because a comparison of bytes becomes a call.
         let words = |key: &FlowKey6| (Self::ends(key), key.ports, key.protocol);
-        words(&note.key) == words(key) && note.direction == direction
+        words(&note.key) == words(&leaving.key)
+            && note.direction == leaving.direction as u16
+            && note.ttl == leaving.ttl.wrapping_add(1)
+            && note.class == leaving.class
     }
 
     #[inline(always)]
@@ -147,8 +156,9 @@ fn is_link_local(address: u128) -> bool {
     first(address) == 0xfe && address.to_ne_bytes()[1] & 0xc0 == 0x80
 }
 
-/// ff02::/16, multicast that no router forwards.
+/// Multicast that no router forwards: ff02::/16, and the same with any flags, ff12::/16 say.
+/// <https://www.rfc-editor.org/rfc/rfc4291#section-2.7>
 #[inline(always)]
 fn is_link_scoped(address: u128) -> bool {
-    first(address) == 0xff && address.to_ne_bytes()[1] == 0x02
+    first(address) == 0xff && address.to_ne_bytes()[1] & 0x0f == 0x02
 }

@@ -12,6 +12,10 @@ const PACKET_HOST: u32 = 0;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
 
+/// A VLAN tag follows: IEEE 802.1Q and 802.1ad.
+pub const VLAN: u16 = 0x8100;
+pub const SERVICE_VLAN: u16 = 0x88a8;
+
 pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
 pub const RST: u8 = 0x04;
@@ -49,6 +53,7 @@ pub struct Packet<H: Header> {
     pub direction: u32,
     pub tcp_flags: u8,
     pub ttl: u8,
+    pub class: u8,
     pub tcp: bool,
 }
 
@@ -130,7 +135,7 @@ pub fn parse<H: Header>(ctx: &TcContext) -> Result<Packet<H>, Other<H>> {
     if length < size_of::<H>() + header || Frame::<H>::IP + length > ctx.len() as usize {
         return Err(other(Reason::Malformed));
     }
-    let ttl = ip.ttl();
+    let (ttl, class) = (ip.ttl(), ip.class());
     let (source_port, destination_port) = (u16::from_be(frame.source_port), u16::from_be(frame.destination_port));
     let (key, direction) = H::key((source, source_port), (destination, destination_port), protocol);
     let tcp_flags = if tcp {
@@ -142,7 +147,7 @@ pub fn parse<H: Header>(ctx: &TcContext) -> Result<Packet<H>, Other<H>> {
     } else {
         0
     };
-    Ok(Packet { key, direction, tcp_flags, ttl, tcp })
+    Ok(Packet { key, direction, tcp_flags, ttl, class, tcp })
 }
 
 /// TCP or UDP, or why it is neither.

@@ -6,6 +6,7 @@ mod error;
 mod flows;
 mod load;
 mod maps;
+mod older;
 mod pins;
 
 pub use constants::Constants;
@@ -13,4 +14,5 @@ pub use error::DatapathError;
 pub use flows::{FlowKey, Flows};
 pub use load::{OBJECT, load};
 pub use maps::{Endpoints, Generations, counters};
+pub use older::adopt;
 pub use pins::{Pins, Programs};

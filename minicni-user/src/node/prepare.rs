@@ -7,7 +7,7 @@ use nix::{
 
 use super::{Datapath, Mode, NodeError, attach, forward};
 use crate::{
-    datapath::{Constants, OBJECT, Pins, Programs, load},
+    datapath::{Constants, OBJECT, Pins, Programs, adopt, load},
     link::{Socket, sysctl},
 };
 
@@ -90,6 +90,7 @@ fn detach(pins: &Pins) -> Result<(), NodeError> {
 fn load_programs(pins: &Pins, log_level: u8, tcp: bool) -> Result<(), NodeError> {
     let constants = Constants::new(tick(), udp_timeout(), tcp);
     let programs = load(pins, OBJECT, &constants, log_level)?;
+    adopt(pins)?;
     replace_attached(&programs)
 }
 

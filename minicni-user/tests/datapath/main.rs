@@ -8,6 +8,7 @@ mod checksum;
 mod fuzz;
 mod ipv4;
 mod ipv6;
+mod older;
 mod packets;
 mod promotion;
 mod tagged;
