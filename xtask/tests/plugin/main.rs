@@ -7,6 +7,7 @@ mod churn;
 mod del;
 mod families;
 mod requested;
+mod review;
 
 use std::time::Duration;
 

@@ -1,0 +1,178 @@
+//! What a review found: each test was red before the commit that follows it.
+
+use std::{
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use minicni::link::sysctl;
+use serde_json::json;
+use xtask::lab::{Families, Lab, Node, Pod, Programs};
+
+use crate::{assert_nothing_left, give_addresses};
+
+fn lab(name: &str, families: Families) -> Lab {
+    lab_of(name, 1, families)
+}
+
+/// With two nodes there is an uplink.
+fn lab_of(name: &str, nodes: u8, families: Families) -> Lab {
+    Lab::with_families(&format!("mnirev1-{name}"), nodes, Programs::beside_us().unwrap(), families).unwrap()
+}
+
+fn on_host(node: &Node, line: &str) -> String {
+    node.run(Command::new("sh").args(["-c", line])).unwrap()
+}
+
+/// Whether a packet from `from` with a forged source arrives at `to`.
+fn forged_arrives(from: &Pod, to: &Pod, source: &str, destination: &str) -> bool {
+    let family = if source.contains(':') { "-6" } else { "-4" };
+    let prefix = if source.contains(':') { "/128 nodad" } else { "/32" };
+    let received = || {
+        let text = xtask::command::output(Command::new("sh").args(["-c", "ip -s -j link show eth0"])).unwrap();
+        let links: serde_json::Value = serde_json::from_str(&text).unwrap();
+        links[0]["stats64"]["rx"]["packets"].as_u64().unwrap()
+    };
+    let before = to.netns.run(received).unwrap();
+    let line = format!(
+        "ip {family} addr add {source}{prefix} dev eth0; ping {family} -c 5 -i 0.05 -W 1 -I {source} {destination}; \
+         ip {family} addr del {source} dev eth0"
+    );
+    from.netns.run(|| Command::new("sh").args(["-c", &line]).output().unwrap()).unwrap();
+    to.netns.run(received).unwrap() - before >= 5
+}
+
+#[test]
+fn a_pod_that_was_wired_without_programs_passes_its_check_after_the_node_got_them() {
+    let lab = lab_of("mode", 2, Families::V4);
+    let node = &lab.nodes[0];
+    let nodes_file = lab.nodes_file();
+    node.start_daemon_with(&nodes_file, &["--datapath", "route"]).unwrap();
+    let pod = node.pod("a").unwrap();
+    assert!(pod.call(node, "CHECK").unwrap().ok);
+    node.stop_daemon().unwrap();
+    node.start_daemon_with(&nodes_file, &["--datapath", "ebpf"]).unwrap();
+    let address = pod.address().unwrap().to_string();
+    on_host(node, &format!("ping -c 1 -W 2 {address}"));
+    let check = pod.call(node, "CHECK").unwrap();
+    assert!(check.ok, "{check:?}");
+}
+
+#[test]
+fn a_route_that_the_configuration_got_later_makes_no_older_pod_fail_its_check() {
+    let lab = lab("later", Families::V4);
+    let node = &lab.nodes[0];
+    let mut pod = node.pod("a").unwrap();
+    pod.config["routes"] = json!([{"dst": "10.9.0.0/16"}]);
+    let check = pod.call(node, "CHECK").unwrap();
+    assert!(check.ok, "{check:?}");
+}
+
+#[test]
+fn a_pod_without_programs_cannot_forge_its_ipv6_source() {
+    let lab = lab("forge6", Families::Dual);
+    let node = &lab.nodes[0];
+    give_addresses(node);
+    let mut pods = ["a", "b", "c"].map(|name| node.sandbox(name).unwrap());
+    for pod in &mut pods {
+        pod.config["datapath"] = json!("route");
+        pod.add(node).unwrap();
+    }
+    let [a, b, c] = &pods;
+    let (b6, c6) = (b.address6().unwrap().to_string(), c.address6().unwrap().to_string());
+    assert!(!forged_arrives(a, b, &c6, &b6), "a speaks to {b6} as {c6}");
+}
+
+#[test]
+fn pods_whose_programs_are_taken_away_still_cannot_forge_their_source() {
+    let lab = lab_of("detached", 2, Families::V4);
+    let node = &lab.nodes[0];
+    let nodes_file = lab.nodes_file();
+    node.start_daemon_with(&nodes_file, &["--datapath", "ebpf"]).unwrap();
+    let [a, b, c] = ["a", "b", "c"].map(|name| node.pod(name).unwrap());
+    let (b4, c4) = (b.address().unwrap().to_string(), c.address().unwrap().to_string());
+    assert!(!forged_arrives(&a, &b, &c4, &b4), "with programs");
+    node.stop_daemon().unwrap();
+    node.start_daemon_with(&nodes_file, &["--datapath", "route"]).unwrap();
+    assert!(!forged_arrives(&a, &b, &c4, &b4), "a speaks to {b4} as {c4}");
+}
+
+#[test]
+fn a_call_that_hangs_while_it_deletes_devices_holds_no_other_up() {
+    let lab = lab("hung", Families::V4);
+    let node = &lab.nodes[0];
+    let [a, b] = ["a", "b"].map(|name| node.pod(name).unwrap());
+    // Waits for the kernel to give a device up, which it may do for ever ("waiting for … to become free").
+    let lock = std::fs::File::create(node.state_dir().join("removal.lock")).unwrap();
+    lock.lock().unwrap();
+    thread::scope(|scope| {
+        let start = Instant::now();
+        let dels = scope.spawn(|| (a.call(node, "DEL").unwrap(), b.call(node, "DEL").unwrap()));
+        while !dels.is_finished() && start.elapsed() < Duration::from_secs(20) {
+            thread::sleep(Duration::from_millis(50));
+        }
+        let hangs = !dels.is_finished();
+        lock.unlock().unwrap();
+        let (one, other) = dels.join().unwrap();
+        assert!(!hangs, "DEL waits for ever");
+        assert!(one.ok && other.ok);
+    });
+    assert_nothing_left(node);
+}
+
+#[test]
+fn a_host_that_switches_ipv6_off_by_default_has_it_on_the_interfaces_of_pods() {
+    let lab = lab("default6", Families::Dual);
+    let node = &lab.nodes[0];
+    give_addresses(node);
+    on_host(node, "sysctl -q -w net.ipv6.conf.default.disable_ipv6=1");
+    let pod = node.pod("a").unwrap();
+    on_host(node, &format!("ping -6 -c 1 -W 2 {}", pod.address6().unwrap()));
+}
+
+#[test]
+fn an_interface_that_routes_already_is_not_made_to_listen_to_routers() {
+    let lab = lab("routes", Families::Dual);
+    let node = &lab.nodes[0];
+    // A bridge of containers for which the host is the router: its advertisements were not listened to.
+    on_host(node, "ip link add br7 type bridge && sysctl -q -w net.ipv6.conf.br7.forwarding=1");
+    let _pod = node.pod("a").unwrap();
+    let read = || sysctl::read("net/ipv6/conf/br7/accept_ra").unwrap();
+    assert_eq!(node.netns.run(read).unwrap(), "1");
+}
+
+#[test]
+fn an_add_loads_no_programs_where_the_daemon_was_told_to_do_without() {
+    let lab = lab("without", Families::V4);
+    let node = &lab.nodes[0];
+    give_addresses(node);
+    let nodes_file = lab.nodes_file();
+    // The node's object comes later than the daemon, as with a node that just joined.
+    let nodes = std::fs::read_to_string(&nodes_file).unwrap();
+    std::fs::write(&nodes_file, nodes.replace("name: node1", "name: other")).unwrap();
+    let mut daemon = node.minicnid("run");
+    daemon.arg("--nodes").arg(&nodes_file).args(["--node-name", "node1", "--datapath", "route"]);
+    let mut daemon = node.netns.run(|| daemon.spawn()).unwrap().unwrap();
+    let start = Instant::now();
+    while !node.state_dir().join("daemon.json").exists() && start.elapsed() < Duration::from_secs(10) {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let pod = node.sandbox("a").map(|mut pod| pod.add(node).map(|()| pod)).unwrap();
+    let loaded = node.pins().open_programs().is_ok();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    pod.unwrap();
+    assert!(!loaded, "the programs are loaded");
+}
+
+#[test]
+fn a_node_whose_address_is_on_its_loopback_device_can_have_pods() {
+    let lab = lab("loopback", Families::V4);
+    let node = &lab.nodes[0];
+    // As where the node tells its address to the network by BGP.
+    give_addresses(node);
+    node.start_daemon(&lab.nodes_file()).unwrap();
+    let pod = node.pod("a").unwrap();
+    assert_eq!(pod.result.unwrap()["interfaces"][1]["mtu"], 1500);
+}
