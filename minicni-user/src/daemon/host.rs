@@ -194,7 +194,9 @@ fn care_for(uplink: &LocalPrefix) -> Result<Option<u32>, LinkError> {
     if uplink.address.is_ipv4() {
         loosen_rp_filter(&uplink.ifname)?;
     }
-    Ok(Socket::open()?.link_by_index(uplink.ifindex)?.map(|link| link.mtu))
+    let link = Socket::open()?.link_by_index(uplink.ifindex)?;
+    // Where the node's address is on the loopback device, that device's MTU says nothing about the way to others.
+    Ok(link.map(|link| link.mtu).filter(|_| uplink.ifname != "lo"))
 }
 
 fn loosen_rp_filter(uplink: &str) -> Result<(), LinkError> {
