@@ -213,7 +213,24 @@ fn loosen_rp_filter(uplink: &str) -> Result<(), LinkError> {
 
 fn prepared(options: &Options, ipv6: bool) -> Result<Mode, NodeError> {
     let _lock = options.state.lock()?;
-    prepare(&options.pins, Settings { datapath: options.datapath, ebpf_log_level: options.ebpf_log_level, ipv6 })
+    let settings = Settings { datapath: options.datapath, ebpf_log_level: options.ebpf_log_level, ipv6 };
+    let mode = prepare(&options.pins, settings)?;
+    tell_mode(options, &mode)?;
+    Ok(mode)
+}
+
+/// Tells the plugin of the datapath before the node is known, which may take long: an ADD would else act on what an
+/// earlier daemon wrote, or prepare the node itself, with the programs that this daemon was told to do without. The caller
+/// holds the lock of the node.
+fn tell_mode(options: &Options, mode: &Mode) -> Result<(), NodeError> {
+    let facts = match Facts::read(&options.state).ok().flatten() {
+        Some(facts) if facts.datapath == *mode => return Ok(()),
+        Some(facts) => Facts { datapath: mode.clone(), ..facts },
+        // Programs are found without being told of.
+        None if matches!(mode, Mode::Ebpf { .. }) => return Ok(()),
+        None => Facts::new(mode.clone())?,
+    };
+    facts.write(&options.state)
 }
 
 fn listed(addresses: &[IpAddr]) -> String {
