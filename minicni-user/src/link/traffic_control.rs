@@ -4,7 +4,9 @@
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, Nla as _, parse_u32};
+use netlink_packet_core::{
+    DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE, Nla as _, parse_u32,
+};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     tc::{TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption},
@@ -125,6 +127,18 @@ impl Socket {
         let operation = format!("list filters on block {block}");
         let request = Request::new(operation, RouteNetlinkMessage::GetTrafficFilter(message), NLM_F_DUMP);
         Ok(self.dump(request)?.into_iter().filter_map(filter).collect())
+    }
+
+    /// The qdisc at a device's ingress and egress hooks, clsact or ingress. Asked for by itself: in a list, the kernel may pass
+    /// over a device while others are deleted (`tc_dump_qdisc` counts them), and does not say so.
+    pub fn hooks(&mut self, ifindex: u32) -> Result<Option<Qdisc>, LinkError> {
+        let mut message = TcMessage::with_index(ifindex.cast_signed());
+        message.header.parent = TcHandle::CLSACT;
+        let operation = format!("look up clsact of dev {ifindex}");
+        // Kernels before 6.8 answer to those alone who want to hear of it.
+        let request = Request::new(operation, RouteNetlinkMessage::GetQueueDiscipline(message), NLM_F_ECHO);
+        let request = request.tolerate(Errno::ENOENT).tolerate(Errno::ENODEV);
+        Ok(self.get(request)?.and_then(|answer| qdisc(answer, ifindex)))
     }
 
     /// The qdiscs of a device. The kernel lists those of all devices, so this costs as much as there are devices.

@@ -53,9 +53,9 @@ fn datapath_difference(
     ifindex: u32,
 ) -> Result<Option<String>, CniError> {
     let name = &wiring.names.host;
-    let mut blocks = socket.qdiscs(ifindex)?.into_iter().map(|qdisc| (qdisc.ingress_block, qdisc.egress_block));
+    let blocks = socket.hooks(ifindex)?.map(|qdisc| (qdisc.ingress_block, qdisc.egress_block));
     let entry = Endpoints::open(datapath.pins)?.get(ifindex)?;
-    if !blocks.any(|blocks| blocks == (Some(attach::INGRESS_BLOCK), Some(attach::EGRESS_BLOCK))) {
+    if blocks != Some((Some(attach::INGRESS_BLOCK), Some(attach::EGRESS_BLOCK))) {
         // Without both it was wired when the node had no programs, and is as complete as it was then.
         return Ok(entry.map(|_| format!("{name} has no clsact qdisc with minicni's blocks")));
     }

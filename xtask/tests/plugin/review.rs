@@ -176,3 +176,35 @@ fn a_node_whose_address_is_on_its_loopback_device_can_have_pods() {
     let pod = node.pod("a").unwrap();
     assert_eq!(pod.result.unwrap()["interfaces"][1]["mtu"], 1500);
 }
+
+#[test]
+fn a_clsact_qdisc_is_found_however_many_devices_are_deleted_meanwhile() {
+    let lab = lab("qdiscs", Families::V4);
+    let node = &lab.nodes[0];
+    let batch = |what: &str, line: &dyn Fn(u32) -> String| {
+        let file = xtask::lab::directory("mnirev1-qdiscs").join(what);
+        std::fs::write(&file, (0..400).map(line).collect::<String>()).unwrap();
+        format!("ip -b {}", file.display())
+    };
+    on_host(node, &batch("add", &|number| format!("link add b{number} type bridge\n")));
+    let delete = batch("delete", &|number| format!("link del b{number}\n"));
+    let pods: Vec<Pod> = (0..10).map(|number| node.pod(&format!("p{number}")).unwrap()).collect();
+    let missed = thread::scope(|scope| {
+        let deletion = scope.spawn(|| on_host(node, &delete));
+        let look = || {
+            let mut socket = minicni::link::Socket::open().unwrap();
+            let mut missed = 0;
+            while !deletion.is_finished() {
+                for pod in &pods {
+                    let link = socket.link_by_name(pod.host_interface().unwrap()).unwrap().unwrap();
+                    let hooks = socket.hooks(link.ifindex).unwrap();
+                    missed +=
+                        u32::from(hooks.is_none_or(|qdisc| qdisc.kind != "clsact" || qdisc.egress_block.is_none()));
+                }
+            }
+            missed
+        };
+        node.netns.run(look).unwrap()
+    });
+    assert_eq!(missed, 0);
+}
