@@ -10,7 +10,7 @@ use minicni::link::sysctl;
 use serde_json::json;
 use xtask::lab::{Families, Lab, Node, Pod, Programs};
 
-use crate::{assert_nothing_left, give_addresses};
+use crate::{assert_nothing_left, give_addresses, leased};
 
 fn lab(name: &str, families: Families) -> Lab {
     lab_of(name, 1, families)
@@ -207,4 +207,24 @@ fn a_clsact_qdisc_is_found_however_many_devices_are_deleted_meanwhile() {
         node.netns.run(look).unwrap()
     });
     assert_eq!(missed, 0);
+}
+
+#[test]
+fn nobody_in_another_namespace_takes_the_pods_for_dead() {
+    let lab = lab_of("elsewhere", 2, Families::V4);
+    let (node, elsewhere) = (&lab.nodes[0], &lab.nodes[1]);
+    let mut pod = node.pod("a").unwrap();
+    let address = pod.address().unwrap();
+    pod.config["cni.dev/valid-attachments"] = json!(null);
+    let gc = pod.call(elsewhere, "GC").unwrap();
+    assert_eq!(leased(node), [address], "GC: {gc:?}");
+    assert!(!gc.ok, "{gc:?}");
+    let mut release = Command::new(node.minicnid("ipam").get_program());
+    release.args(["ipam", "release", &address.to_string()]);
+    release.arg("--state-dir").arg(node.state_dir()).arg("--bpf-dir").arg(node.bpf_dir());
+    let output = elsewhere.netns.run(|| release.output().unwrap()).unwrap();
+    assert_eq!(leased(node), [address], "release: {output:?}");
+    assert!(!output.status.success(), "{output:?}");
+    pod.del(node).unwrap();
+    assert_nothing_left(node);
 }
