@@ -4,11 +4,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use minicni_common::Endpoint;
 
-use super::{error::Errors, names::Names, pod::host_route};
+use super::{
+    error::Errors,
+    names::Names,
+    pod::{ENDPOINT_ROUTE_PROTOCOL, host_route},
+};
 use crate::{
     cni::CniError,
     datapath::{DatapathError, Endpoints, Generations, Pins},
-    link::{LinkError, Socket, delete_group, delete_link, delete_route, set_group},
+    link::{LinkError, LinkInfo, RouteFilter, Socket, delete_group, delete_link, delete_route, set_group},
     node::StateDir,
 };
 
@@ -27,7 +31,11 @@ pub(super) fn unwire(
     let Some(mut socket) = errors.keep(Socket::open()) else { return errors.into_result() };
     // Whatever else has taken our name is not ours to remove.
     let link = errors.keep(socket.link_by_name(&names.host)).flatten();
-    match link.filter(|link| link.kind.as_deref() == Some("veth")) {
+    let link = match link.filter(|link| link.kind.as_deref() == Some("veth")) {
+        None => errors.keep(renamed(&mut socket, names, addresses)).flatten(),
+        link => link,
+    };
+    match link {
         Some(link) => {
             let mut requests: Vec<_> =
                 addresses.iter().map(|address| delete_route(&host_route(*address, link.ifindex))).collect();
@@ -46,6 +54,22 @@ pub(super) fn unwire(
         }
     }
     errors.into_result()
+}
+
+/// The pod's device under another name: it has the MAC address that only this attachment's has, and a route to the pod.
+fn renamed(socket: &mut Socket, names: &Names, addresses: &[IpAddr]) -> Result<Option<LinkInfo>, LinkError> {
+    if addresses.is_empty() {
+        return Ok(None);
+    }
+    let routes = socket.routes(RouteFilter { protocol: Some(ENDPOINT_ROUTE_PROTOCOL), ifindex: None })?;
+    for route in routes.iter().filter(|route| addresses.contains(&route.destination.addr())) {
+        let link = socket.link_by_index(route.ifindex)?;
+        let ours = |link: &LinkInfo| link.kind.as_deref() == Some("veth") && link.mac == Some(names.host_mac);
+        if let Some(link) = link.filter(ours) {
+            return Ok(Some(link));
+        }
+    }
+    Ok(None)
 }
 
 /// Deletes a device that is in the group of the dying, and with it all others that are there by then.

@@ -70,21 +70,6 @@ fn a_route_that_the_configuration_got_later_makes_no_older_pod_fail_its_check() 
 }
 
 #[test]
-fn a_pod_without_programs_cannot_forge_its_ipv6_source() {
-    let lab = lab("forge6", Families::Dual);
-    let node = &lab.nodes[0];
-    give_addresses(node);
-    let mut pods = ["a", "b", "c"].map(|name| node.sandbox(name).unwrap());
-    for pod in &mut pods {
-        pod.config["datapath"] = json!("route");
-        pod.add(node).unwrap();
-    }
-    let [a, b, c] = &pods;
-    let (b6, c6) = (b.address6().unwrap().to_string(), c.address6().unwrap().to_string());
-    assert!(!forged_arrives(a, b, &c6, &b6), "a speaks to {b6} as {c6}");
-}
-
-#[test]
 fn pods_whose_programs_are_taken_away_still_cannot_forge_their_source() {
     let lab = lab_of("detached", 2, Families::V4);
     let node = &lab.nodes[0];
@@ -226,5 +211,26 @@ fn nobody_in_another_namespace_takes_the_pods_for_dead() {
     assert_eq!(leased(node), [address], "release: {output:?}");
     assert!(!output.status.success(), "{output:?}");
     pod.del(node).unwrap();
+    assert_nothing_left(node);
+}
+
+#[test]
+fn an_mtu_that_the_configuration_got_later_makes_no_older_pod_fail_its_check() {
+    let lab = lab("mtu", Families::Dual);
+    let node = &lab.nodes[0];
+    let mut pod = node.pod("a").unwrap();
+    pod.config["mtu"] = json!(1200);
+    let check = pod.call(node, "CHECK").unwrap();
+    assert!(check.ok, "{check:?}");
+}
+
+#[test]
+fn a_del_removes_a_device_that_was_renamed() {
+    let lab = lab("renamed", Families::Dual);
+    let node = &lab.nodes[0];
+    let pod = node.pod("a").unwrap();
+    on_host(node, &format!("ip link set {} name other0", pod.host_interface().unwrap()));
+    pod.del(node).unwrap();
+    assert_eq!(on_host(node, "ip -br link show type veth"), "");
     assert_nothing_left(node);
 }
