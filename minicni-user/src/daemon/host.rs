@@ -108,6 +108,12 @@ impl Host {
             problems.push(format!("node {me}: spec.podCIDR is missing; no pod can get an address before it is there"));
             return;
         }
+        // Why is said where the routes are. A route to a pod would cut this host off from a node.
+        let mut node_ips = nodes.iter().flat_map(|node| &node.internal_ips);
+        if node_ips.any(|ip| node.pod_cidrs.iter().any(|cidr| cidr.contains(ip))) {
+            problems.push(format!("node {me}: spec.podCIDR covers a node's address; no pod gets one of it"));
+            return;
+        }
         let uplink_mtu = care_for_uplinks(node, local, problems);
         let facts = Facts::new(self.mode.clone()).map(|facts| Facts {
             node: Some(me.to_owned()),

@@ -234,3 +234,29 @@ fn a_del_removes_a_device_that_was_renamed() {
     assert_eq!(on_host(node, "ip -br link show type veth"), "");
     assert_nothing_left(node);
 }
+
+#[test]
+fn no_pod_gets_the_address_of_a_node() {
+    let lab = lab_of("covers", 2, Families::V4);
+    let node = &lab.nodes[0];
+    let nodes_file = lab.nodes_file();
+    let nodes = std::fs::read_to_string(&nodes_file).unwrap();
+    std::fs::write(&nodes_file, nodes.replace("10.244.1.0/24", "192.168.77.0/24")).unwrap();
+    let mut daemon = node.minicnid("run");
+    daemon.arg("--nodes").arg(&nodes_file).args(["--node-name", "node1"]);
+    let mut daemon = node.netns.run(|| daemon.spawn()).unwrap().unwrap();
+    let start = Instant::now();
+    while !node.state_dir().join("daemon.json").exists() && start.elapsed() < Duration::from_secs(10) {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let pods: Vec<_> = ["a", "b"]
+        .map(|name| {
+            let mut pod = node.sandbox(name).unwrap();
+            pod.config.as_object_mut().unwrap().remove("subnet");
+            pod.call(node, "ADD").unwrap()
+        })
+        .into();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    assert!(pods.iter().all(|call| !call.ok), "{pods:?}");
+}
