@@ -260,3 +260,18 @@ fn no_pod_gets_the_address_of_a_node() {
     daemon.wait().unwrap();
     assert!(pods.iter().all(|call| !call.ok), "{pods:?}");
 }
+
+#[test]
+fn a_pod_without_programs_cannot_forge_its_ipv6_source() {
+    let lab = lab("forge6", Families::Dual);
+    let node = &lab.nodes[0];
+    give_addresses(node);
+    let mut pods = ["a", "b", "c"].map(|name| node.sandbox(name).unwrap());
+    for pod in &mut pods {
+        pod.config["datapath"] = json!("route");
+        pod.add(node).unwrap();
+    }
+    let [a, b, c] = &pods;
+    let (b6, c6) = (b.address6().unwrap().to_string(), c.address6().unwrap().to_string());
+    assert!(!forged_arrives(a, b, &c6, &b6), "a speaks to {b6} as {c6}");
+}
