@@ -275,3 +275,14 @@ fn a_pod_without_programs_cannot_forge_its_ipv6_source() {
     let (b6, c6) = (b.address6().unwrap().to_string(), c.address6().unwrap().to_string());
     assert!(!forged_arrives(a, b, &c6, &b6), "a speaks to {b6} as {c6}");
 }
+
+#[test]
+fn del_finds_the_lease_though_another_directory_of_the_configuration_is_wrong() {
+    let lab = lab("directories", Families::V4);
+    let node = &lab.nodes[0];
+    let mut pod = node.pod("a").unwrap();
+    pod.config["bpfDir"] = json!(1);
+    let del = pod.call(node, "DEL").unwrap();
+    assert!(del.ok, "{del:?}");
+    assert_eq!(leased(node), [] as [std::net::IpAddr; 0]);
+}
