@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd as _;
 
 use nix::{
     errno::Errno,
-    net::if_::if_nametoindex,
+    net::if_::{if_indextoname, if_nametoindex},
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
 };
 
@@ -17,6 +17,15 @@ pub fn index_of(name: &str) -> Result<Option<u32>, LinkError> {
         Ok(ifindex) => Ok(Some(ifindex)),
         Err(Errno::ENODEV) => Ok(None),
         Err(errno) => Err(refused(name, errno)),
+    }
+}
+
+/// The name of the device of this index in the calling thread's namespace; `None` if there is none.
+pub fn name_of(ifindex: u32) -> Result<Option<String>, LinkError> {
+    match if_indextoname(ifindex) {
+        Ok(name) => Ok(Some(name.to_string_lossy().into_owned())),
+        Err(Errno::ENXIO | Errno::ENODEV) => Ok(None),
+        Err(errno) => Err(refused(&ifindex.to_string(), errno)),
     }
 }
 

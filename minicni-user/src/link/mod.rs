@@ -22,7 +22,7 @@ mod traffic_control;
 pub use address::address;
 pub use device::{LinkInfo, VethEnd, alias, delete_group, delete_link, link_up, set_group, veth, without_link_local};
 pub use error::LinkError;
-pub use lookup::{index_of, mac_of};
+pub use lookup::{index_of, mac_of, name_of};
 pub use mac::{MacAddress, MacAddressError};
 pub use neighbour::{Neighbour, neighbour};
 pub use netns::Netns;

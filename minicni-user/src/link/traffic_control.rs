@@ -129,13 +129,15 @@ impl Socket {
         Ok(self.dump(request)?.into_iter().filter_map(filter).collect())
     }
 
-    /// The qdisc at the ingress and egress hooks of a device, `clsact` or `ingress`; `None` if there is none.
+    /// The qdisc at the ingress and egress hooks of a device, `clsact` or `ingress`; `None` if there is none. Asked for by
+    /// itself: a list is one of all devices, and while others are deleted the kernel may pass over one in it
+    /// (`tc_dump_qdisc` counts them), and does not say so.
     pub fn hook_qdisc(&mut self, ifindex: u32) -> Result<Option<Qdisc>, LinkError> {
         let mut message = TcMessage::with_index(ifindex.cast_signed());
         message.header.parent = TcHandle::CLSACT;
         let operation = format!("look for the clsact of dev {ifindex}");
-        // Not a dump, which lists the qdiscs of all devices. The answer is a notification, which the asker gets as an echo
-        // (`qdisc_get_notify`): https://elixir.bootlin.com/linux/v6.12/source/net/sched/sch_api.c#L1009
+        // The answer is a notification, which the asker gets as an echo (`qdisc_get_notify`):
+        // https://elixir.bootlin.com/linux/v6.12/source/net/sched/sch_api.c#L1009
         let request = Request::new(operation, RouteNetlinkMessage::GetQueueDiscipline(message), NLM_F_ECHO)
             .tolerate(Errno::ENOENT)
             .tolerate(Errno::ENODEV);

@@ -143,7 +143,9 @@ impl Node {
             self.netns.run(|| daemon.spawn())?.with_context(|| format!("start minicnid on {}", self.name))?;
         fs::write(self.pid_file(), daemon.id().to_string())?;
         let start = Instant::now();
-        while written(&ready) == before {
+        // Before it knows the node, a daemon tells no more than the datapath.
+        let knows_node = || fs::read_to_string(&ready).is_ok_and(|facts| facts.contains("\"node\""));
+        while written(&ready) == before || !knows_node() {
             let ended = daemon.try_wait()?;
             if ended.is_some() || start.elapsed() > START_LIMIT {
                 let log = fs::read_to_string(self.log()).unwrap_or_default();
