@@ -16,9 +16,9 @@ use crate::{node::HOST_PREFIX, plugin::ENDPOINT_ROUTE_PROTOCOL};
 pub(super) fn voids_flows(datagram: &[u8]) -> bool {
     let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram) else { return true };
     match message.payload {
-        NetlinkPayload::InnerMessage(
-            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
-        ) => leads_flows(&route),
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route)) => {
+            leads_flows(&route)
+        }
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link)) => {
             !is_pods(&link)
         }

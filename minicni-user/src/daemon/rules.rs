@@ -3,7 +3,7 @@
 //! Nothing depends on it: a promoted flow that the stack would no longer carry ends within 6 s in any case. This ends
 //! it sooner.
 
-mod sources;
+pub(super) mod sources;
 
 use std::{
     io,

@@ -56,7 +56,7 @@ pub(in crate::daemon) struct DeafError {
 }
 
 /// One thing to listen to.
-pub(super) enum Source {
+pub(in crate::daemon) enum Source {
     Nftables(Socket),
     Routes(Socket),
     /// The kernel tells nobody of iptables-legacy's rules, but whoever changes them opens a lock file and, when that is
@@ -66,7 +66,7 @@ pub(super) enum Source {
 
 impl Source {
     /// Opens each kind.
-    pub(super) fn open_each() -> [Result<Self, DeafError>; 3] {
+    pub(in crate::daemon) fn open_each() -> [Result<Self, DeafError>; 3] {
         let nftables = subscribe(NETLINK_NETFILTER, &[NFTABLES]).map(Self::Nftables);
         let routes = subscribe(NETLINK_ROUTE, &ROUTES).map(Self::Routes);
         let lock = env::var_os("XTABLES_LOCKFILE").map_or_else(|| XTABLES_LOCK.into(), PathBuf::from);
@@ -79,7 +79,7 @@ impl Source {
     }
 
     /// Readable when there is something to drain.
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+    pub(in crate::daemon) fn fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Nftables(socket) | Self::Routes(socket) => socket.as_fd(),
             Self::Xtables(inotify) => inotify.as_fd(),
@@ -87,7 +87,7 @@ impl Source {
     }
 
     /// Reads what there is, without waiting, and says whether any of it may void what flows proved.
-    pub(super) fn drain(&self) -> Result<bool, DeafError> {
+    pub(in crate::daemon) fn drain(&self) -> Result<bool, DeafError> {
         let mut voids = false;
         for _ in 0..BATCH {
             match self.receive() {
@@ -143,7 +143,7 @@ fn subscribe(protocol: isize, groups: &[u32]) -> io::Result<Socket> {
 }
 
 /// Watches the lock file, which is made, as iptables would, if there is none.
-fn watch(lock: &Path) -> io::Result<Inotify> {
+pub(in crate::daemon) fn watch(lock: &Path) -> io::Result<Inotify> {
     File::options().append(true).create(true).mode(0o600).open(lock)?;
     let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
     inotify.add_watch(lock, AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_CLOSE_NOWRITE)?;
