@@ -10,7 +10,7 @@ use std::{
 };
 
 use xtask::lab::{
-    Lab, Node, Pod, Programs, rules,
+    Families, Lab, Node, Pod, Programs, rules,
     traffic::{Client, Protocol, Server},
 };
 
@@ -155,7 +155,8 @@ fn without_a_daemon_or_without_the_lock_of_iptables_a_rule_stops_a_promoted_flow
 
 #[test]
 fn fifty_pods_that_come_and_go_leave_a_promoted_flow_where_it_is() {
-    let lab = lab("churn");
+    let mut lab = Lab::with_families("mnirule-churn", 1, Programs::beside_us().unwrap(), Families::Dual).unwrap();
+    lab.start_daemons().unwrap();
     let node = &lab.nodes[0];
     let (a, to, _server) = pair(node);
     settle();
