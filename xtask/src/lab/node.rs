@@ -92,6 +92,11 @@ impl Node {
         self.dir.join("daemon.log")
     }
 
+    /// The lock of iptables-legacy on this node; the host's own is not for the lab.
+    pub fn xtables_lock(&self) -> PathBuf {
+        self.dir.join("xtables.lock")
+    }
+
     /// The Node object, as Kubernetes has it.
     pub(super) fn yaml(&self) -> String {
         let cidrs: Vec<_> = self.pod_cidrs().iter().map(ToString::to_string).collect();
@@ -137,6 +142,7 @@ impl Node {
             .arg(nodes)
             .args(["--node-name", &self.name])
             .args(arguments)
+            .env("XTABLES_LOCKFILE", self.xtables_lock())
             .stdout(log.try_clone()?)
             .stderr(log);
         let mut daemon =
