@@ -10,6 +10,8 @@ mod ipv4;
 mod ipv6;
 mod packets;
 mod promotion;
+mod spoofing;
 mod tagged;
 mod traffic;
+mod uplink;
 mod verdicts;

@@ -17,7 +17,7 @@ use minicni_common::names;
 
 use crate::bench::{Pod, patient, run};
 
-fn shell(commands: &str) {
+pub(crate) fn shell(commands: &str) {
     let output = Command::new("sh").args(["-ec", commands]).output().unwrap();
     assert!(output.status.success(), "{commands}: {output:?}");
 }
