@@ -15,6 +15,7 @@ pub mod reconcile;
 pub mod routes;
 pub mod run;
 mod sweep;
+mod uplinks;
 pub mod watch;
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 mod address;
 mod device;
+mod device_filter;
 mod error;
 mod mac;
 mod neighbour;
@@ -20,6 +21,7 @@ mod traffic_control;
 
 pub use address::address;
 pub use device::{LinkInfo, VethEnd, alias, delete_group, delete_link, link_up, set_group, veth, without_link_local};
+pub use device_filter::{Hook, clsact_alone, delete_device_filter, device_filter};
 pub use error::LinkError;
 pub use mac::{MacAddress, MacAddressError};
 pub use neighbour::{Neighbour, neighbour};

@@ -5,7 +5,7 @@ use nix::{
     time::{ClockId, clock_getres},
 };
 
-use super::{Datapath, Mode, NodeError, attach, forward};
+use super::{Datapath, Mode, NodeError, attach, forward, uplink};
 use crate::{
     datapath::{Constants, OBJECT, Pins, Programs, load},
     link::{Socket, sysctl},
@@ -81,8 +81,9 @@ impl Mode {
     }
 }
 
-/// Takes the programs off the pods, and with their pins the temptation to attach them again.
+/// Takes the programs off the pods and the uplinks, and with their pins the temptation to attach them again.
 fn detach(pins: &Pins) -> Result<(), NodeError> {
+    uplink::detach_all(pins)?;
     pins.remove_programs()?;
     Ok(Socket::open()?.batch(attach::detachments().into())?)
 }
