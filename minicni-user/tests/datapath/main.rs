@@ -5,6 +5,7 @@
 
 mod bench;
 mod checksum;
+mod forged;
 mod fuzz;
 mod ipv4;
 mod ipv6;

@@ -57,7 +57,7 @@ fn converse(lab: &Lab, client: &mut Client, rounds: usize) -> (u64, u64, u64) {
     let node = &lab.nodes[0];
     let count = || (sent(node, "eth0"), sent(node, SECOND));
     let before = count();
-    let [redirected, _] = redirected(lab, || drop(client.measure(rounds).unwrap()));
+    let [redirected, _] = redirected(lab, || assert!(client.measure(rounds).is_ok()));
     let after = count();
     (redirected, after.0 - before.0, after.1 - before.1)
 }
@@ -107,7 +107,7 @@ fn a_neighbour_that_gets_another_mac_address_is_followed_at_once() {
     ip(other, "link set eth0 address 02:00:00:00:01:77");
     // As a gratuitous ARP would have it.
     ip(here, "neigh replace 192.168.77.2 lladdr 02:00:00:00:01:77 dev eth0 nud reachable");
-    let [count, _] = redirected(&lab, || drop(client.measure(100).unwrap()));
+    let [count, _] = redirected(&lab, || assert!(client.measure(100).is_ok()));
     assert!(count > 150, "{count}");
 }
 
@@ -138,8 +138,8 @@ fn a_flow_that_is_routed_by_a_mark_stays_in_the_stack_and_goes_where_the_mark_sa
     ip(node, &format!("route add default via 192.168.78.2 dev {SECOND} table 77"));
     ip(node, "rule add fwmark 0x77 table 77");
     let mark = format!(
-        "table ip mark {{ chain prerouting {{ type filter hook prerouting priority mangle;\n\
-         ip saddr {} meta mark set 0x77\n }} }}",
+        "table ip marks {{ chain prerouting {{ type filter hook prerouting priority mangle;\n\
+         ip saddr {} meta mark set 0x77\n }}\n }}",
         pod.address().unwrap()
     );
     rules::nft(node, &mark).unwrap();

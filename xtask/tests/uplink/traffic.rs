@@ -57,7 +57,7 @@ fn promoted_connections_between_nodes_close_cleanly_beside_rules_that_drop_what_
     let (a, b, _server) = pair(&lab);
     for node in &lab.nodes {
         let rule = "table ip strict { chain forward { type filter hook forward priority filter;\n\
-                    ct state invalid counter drop\n } }";
+                    ct state invalid counter drop\n }\n }";
         rules::nft(node, rule).unwrap();
     }
     let payload = vec![7; 40_000];
@@ -132,8 +132,8 @@ fn a_conversation_with_another_host_is_redirected_unless_it_is_masqueraded() {
         assert_eq!(there, 0, "{protocol:?}");
     }
     let masquerade = format!(
-        "table ip masquerade {{ chain postrouting {{ type nat hook postrouting priority srcnat;\n\
-         oifname {UPLINK} masquerade\n }} }}"
+        "table ip wan {{ chain postrouting {{ type nat hook postrouting priority srcnat;\n\
+         oifname {UPLINK} masquerade\n }}\n }}"
     );
     rules::nft(here, &masquerade).unwrap();
     for protocol in PROTOCOLS {
