@@ -161,11 +161,15 @@ pub struct Direction {
     /// The largest frame delivered so far (bytes on the wire of one segment); a larger one goes through the stack,
     /// which alone knows the MTU of the path.
     pub length: u32,
-    /// The Ethernet destination and source that the stack wrote.
-    pub ethernet: [u8; 12],
+    /// 0 of packets for a pod. Of packets for an uplink's neighbour the family of its address: 2 (`AF_INET`) or 10
+    /// (`AF_INET6`).
+    pub next_hop_family: u32,
+    /// For a pod: the Ethernet destination and source that the stack wrote. For a neighbour: its address, in network byte
+    /// order. Filled up with zeros.
+    pub exit: [u8; 16],
 }
 
-const _: () = assert!(size_of::<Direction>() == 56);
+const _: () = assert!(size_of::<Direction>() == 64);
 
 /// The value of the flow cache.
 #[repr(C)]
@@ -181,7 +185,7 @@ pub struct Flow {
     pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Flow>() == 128);
+const _: () = assert!(size_of::<Flow>() == 144);
 
 /// How far a flow got.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

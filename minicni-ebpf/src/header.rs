@@ -1,6 +1,7 @@
 //! What the two versions of IP differ in. Everything else is written once and compiled for each.
 
 use aya_ebpf::{
+    bindings::bpf_fib_lookup,
     btf_maps::{Array, LruHashMap},
     programs::TcContext,
 };
@@ -37,11 +38,15 @@ pub trait Header: Copy {
     fn class(&self) -> u8;
     /// Takes one off [`ttl`](Self::ttl), which is not 0, as a router does.
     fn decrement_ttl(&mut self, ctx: &TcContext);
+    /// Says in a question to the kernel's routes what they go by: family, addresses, and class of traffic.
+    fn ask(&self, question: &mut bpf_fib_lookup);
 
     /// The key and the direction of a packet; ports are in host byte order.
     fn key(source: (Self::Address, u16), destination: (Self::Address, u16), protocol: u8) -> (Self::Key, u32);
     /// The two addresses of a key.
     fn ends(key: &Self::Key) -> (Self::Address, Self::Address);
+    /// The two ports of a key.
+    fn ports(key: &Self::Key) -> [u16; 2];
     fn tag(key: &Self::Key, direction: u32) -> u16;
     fn note(packet: &Packet<Self>) -> Self::Note;
     /// Whether a note is that of a packet that now leaves, and differs from it by one of TTL or hop limit alone.

@@ -1,4 +1,4 @@
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::{bindings::bpf_fib_lookup, programs::TcContext};
 use minicni_common::{Endpoint, FlowKey4, Note4, Reason};
 
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
 const VERSION_AND_LENGTH: u8 = 0x45;
 /// The offset, "more fragments" and the reserved bit; "don't fragment" is not among them.
 const FRAGMENT_BITS: u16 = 0xbfff;
+const AF_INET: u8 = 2;
 /// 255.255.255.255, the destination of a DHCP client that has no address yet.
 const BROADCAST: u32 = u32::MAX;
 
@@ -82,6 +83,14 @@ impl Header for Ipv4 {
     }
 
     #[inline(always)]
+    fn ask(&self, question: &mut bpf_fib_lookup) {
+        question.family = AF_INET;
+        question.__bindgen_anon_2.tos = self.tos;
+        question.__bindgen_anon_3.ipv4_src = self.source;
+        question.__bindgen_anon_4.ipv4_dst = self.destination;
+    }
+
+    #[inline(always)]
     fn key(source: (u32, u16), destination: (u32, u16), protocol: u8) -> (FlowKey4, u32) {
         FlowKey4::new(source, destination, protocol)
     }
@@ -89,6 +98,11 @@ impl Header for Ipv4 {
     #[inline(always)]
     fn ends(key: &FlowKey4) -> (u32, u32) {
         (u32::from_ne_bytes(key.addresses[0]), u32::from_ne_bytes(key.addresses[1]))
+    }
+
+    #[inline(always)]
+    fn ports(key: &FlowKey4) -> [u16; 2] {
+        key.ports
     }
 
     #[inline(always)]

@@ -1,4 +1,4 @@
-use aya_ebpf::{helpers::bpf_csum_update, programs::TcContext};
+use aya_ebpf::{bindings::bpf_fib_lookup, helpers::bpf_csum_update, programs::TcContext};
 use minicni_common::{Endpoint, FlowKey6, Note6, Reason};
 
 use crate::{
@@ -8,6 +8,7 @@ use crate::{
 };
 
 const FRAGMENT: u8 = 44;
+const AF_INET6: u8 = 10;
 /// The loopback address, `::1`.
 const LOOPBACK: u128 = 1_u128.to_be();
 /// The unspecified address, `::`.
@@ -83,6 +84,15 @@ impl Header for Ipv6 {
     }
 
     #[inline(always)]
+    fn ask(&self, question: &mut bpf_fib_lookup) {
+        let [one, two, three] = self.class_and_flow;
+        question.family = AF_INET6;
+        question.__bindgen_anon_2.flowinfo = u32::from_ne_bytes([self.version_and_class & 0x0f, one, two, three]);
+        question.__bindgen_anon_3.ipv6_src = words(self.source);
+        question.__bindgen_anon_4.ipv6_dst = words(self.destination);
+    }
+
+    #[inline(always)]
     fn key(source: (u128, u16), destination: (u128, u16), protocol: u8) -> (FlowKey6, u32) {
         FlowKey6::new(source, destination, protocol)
     }
@@ -90,6 +100,11 @@ impl Header for Ipv6 {
     #[inline(always)]
     fn ends(key: &FlowKey6) -> (u128, u128) {
         (u128::from_ne_bytes(key.addresses[0]), u128::from_ne_bytes(key.addresses[1]))
+    }
+
+    #[inline(always)]
+    fn ports(key: &FlowKey6) -> [u16; 2] {
+        key.ports
     }
 
     #[inline(always)]
@@ -143,6 +158,12 @@ impl Header for Ipv6 {
             source == u128::from_ne_bytes(endpoint.ipv6)
         }
     }
+}
+
+#[inline(always)]
+fn words(address: u128) -> [u32; 4] {
+    // SAFETY: both are sixteen bytes in which any bit pattern is valid.
+    unsafe { core::mem::transmute(address) }
 }
 
 #[inline(always)]

@@ -65,6 +65,13 @@ impl<H: Header> Packet<H> {
         let (first, second) = H::ends(&self.key);
         if self.direction == 0 { (first, second) } else { (second, first) }
     }
+
+    /// Of source and destination, in host byte order.
+    #[inline(always)]
+    pub fn ports(&self) -> (u16, u16) {
+        let [first, second] = H::ports(&self.key);
+        if self.direction == 0 { (first, second) } else { (second, first) }
+    }
 }
 
 /// An IP packet that the fast path does not take.
@@ -80,6 +87,15 @@ pub fn ether_type(ctx: &TcContext) -> Option<u16> {
     let frame = headers::<()>(ctx, Frame::<()>::IP)?;
     // SAFETY: `headers` found the Ethernet header inside the packet.
     Some(u16::from_be(unsafe { (*frame).ether_type }))
+}
+
+/// The source MAC address, when there is a whole Ethernet header.
+#[inline(always)]
+pub fn source_mac(ctx: &TcContext) -> Option<[u16; 3]> {
+    let frame = headers::<()>(ctx, Frame::<()>::IP)?;
+    // SAFETY: `headers` found the Ethernet header inside the packet.
+    let [_, _, _, one, two, three] = unsafe { (*frame).ethernet };
+    Some([one, two, three])
 }
 
 /// The packet's headers for reading and writing, when `length` bytes of it are there and contiguous.

@@ -9,6 +9,7 @@ use super::{
     plan::{LocalPrefix, same_family},
     reconcile::Report,
     run::{Options, RunError, log_report},
+    uplinks::{Uplinks, desired},
 };
 use crate::{
     datapath::{DatapathError, Generations},
@@ -29,6 +30,7 @@ pub(super) struct Host {
     /// Whether pods of this node have IPv6 addresses, and the host therefore forwards IPv6.
     ipv6: bool,
     told: Option<DaemonReport>,
+    uplinks: Uplinks,
     /// Whether routes changed since the flows were last made to prove themselves again.
     flows_outdated: bool,
 }
@@ -43,7 +45,15 @@ impl Host {
         // Whether there is IPv6 is known with the nodes.
         let mode = prepared(options, false)?;
         // Whatever happened to the routes while no daemon looked.
-        Ok(Self { options: options.clone(), mode, facts: None, ipv6: false, told: None, flows_outdated: true })
+        Ok(Self {
+            options: options.clone(),
+            mode,
+            facts: None,
+            ipv6: false,
+            told: None,
+            uplinks: Uplinks::default(),
+            flows_outdated: true,
+        })
     }
 
     pub(super) fn mode(&self) -> &Mode {
@@ -80,6 +90,13 @@ impl Host {
                 Ok(()) => self.flows_outdated = false,
                 Err(error) => problems.push(error.to_string()),
             }
+        }
+    }
+
+    /// Attaches the programs where this node meets the others.
+    pub(super) fn keep_uplinks(&mut self, nodes: &[Node], me: &str, report: &Report, problems: &mut Vec<String>) {
+        if matches!(self.mode, Mode::Ebpf { .. }) {
+            self.uplinks.reconcile(&self.options.pins, &desired(nodes, me, report), problems);
         }
     }
 

@@ -17,6 +17,7 @@ pub mod routes;
 mod rules;
 pub mod run;
 mod sweep;
+mod uplinks;
 pub mod watch;
 
 #[cfg(test)]

@@ -217,6 +217,7 @@ impl Daemon {
                     let own = nodes.iter().filter(|node| node.name == self.me).flat_map(|node| &node.internal_ips);
                     self.at_home = own.into_iter().any(|ip| report.local.iter().any(|prefix| prefix.address == *ip));
                     self.host.routes_changed(&report, &mut problems);
+                    self.host.keep_uplinks(nodes, &self.me, &report, &mut problems);
                     self.host.publish(nodes, &self.me, &report.local, self.options.mtu, &mut problems);
                 }
                 Err(error) => problems.push(error.to_string()),

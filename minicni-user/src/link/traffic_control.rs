@@ -16,7 +16,7 @@ use nix::errno::Errno;
 
 use super::{LinkError, Request, Socket};
 
-const CLSACT: &str = "clsact";
+pub(super) const CLSACT: &str = "clsact";
 /// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/rtnetlink.h>
 const TCA_INGRESS_BLOCK: u16 = 13;
 const TCA_EGRESS_BLOCK: u16 = 14;
@@ -25,7 +25,7 @@ const BLOCK_MAGIC: i32 = TcHeader::TCM_IFINDEX_MAGIC_BLOCK.cast_signed();
 /// Priority and handle of the filters made here: fixed, so that making one again means the same one.
 const PRIORITY: u16 = 1;
 const HANDLE: u32 = 1;
-const ETH_P_ALL: u16 = 0x0003;
+pub(super) const ETH_P_ALL: u16 = 0x0003;
 
 /// Adds a clsact qdisc whose two hooks run the filters of the blocks with these numbers, making the blocks where needed.
 pub fn clsact(ifindex: u32, ingress_block: u32, egress_block: u32) -> Request<'static> {
@@ -67,17 +67,22 @@ pub fn block_filter<'fd>(block: u32, program: BorrowedFd<'fd>, name: &str, repla
     message.header.parent = TcHandle::from(block);
     message.header.handle = TcHandle::from(HANDLE);
     message.header.info = u32::from(PRIORITY) << 16 | u32::from(ETH_P_ALL.to_be());
-    message.attributes = vec![
+    message.attributes = classifier(program, name);
+    let operation = format!("set filter {name} on block {block}");
+    let flags = if replace { NLM_F_CREATE | NLM_F_REPLACE } else { NLM_F_CREATE | NLM_F_EXCL };
+    Request::new(operation, RouteNetlinkMessage::NewTrafficFilter(message), flags)
+}
+
+/// The attributes of a filter that runs a program, whose return value is the verdict.
+pub(super) fn classifier(program: BorrowedFd<'_>, name: &str) -> Vec<TcAttribute> {
+    vec![
         TcAttribute::Kind(TcFilterBpf::KIND.to_owned()),
         TcAttribute::Options(vec![
             TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd().cast_unsigned())),
             TcOption::Bpf(TcFilterBpfOption::ProgName(name.to_owned())),
             TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
         ]),
-    ];
-    let operation = format!("set filter {name} on block {block}");
-    let flags = if replace { NLM_F_CREATE | NLM_F_REPLACE } else { NLM_F_CREATE | NLM_F_EXCL };
-    Request::new(operation, RouteNetlinkMessage::NewTrafficFilter(message), flags)
+    ]
 }
 
 /// Takes the filter that [`block_filter`] made off a block. That there is none, or no such block, is success.
@@ -93,10 +98,10 @@ pub fn delete_block_filter(block: u32) -> Request<'static> {
         .tolerate(Errno::EINVAL)
 }
 
-/// A filter on a block.
+/// A filter on a block or a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
-    /// The classifier's kind; `bpf` for those of [`block_filter`].
+    /// The classifier's kind; `bpf` for those made here.
     pub kind: String,
     /// The id of its eBPF program.
     pub prog_id: Option<u32>,
@@ -145,7 +150,7 @@ impl Socket {
     }
 }
 
-fn filter(answer: RouteNetlinkMessage) -> Option<Filter> {
+pub(super) fn filter(answer: RouteNetlinkMessage) -> Option<Filter> {
     let RouteNetlinkMessage::NewTrafficFilter(message) = answer else { return None };
     let mut filter = Filter {
         kind: String::new(),

@@ -5,7 +5,7 @@ use nix::{
     time::{ClockId, clock_getres},
 };
 
-use super::{Datapath, HOST_PREFIX, Mode, NodeError, attach, forward};
+use super::{Datapath, HOST_PREFIX, Mode, NodeError, attach, forward, uplink};
 use crate::{
     datapath::{Constants, OBJECT, Pins, Programs, adopt, load},
     link::{Socket, sysctl},
@@ -81,9 +81,10 @@ impl Mode {
     }
 }
 
-/// Takes the programs off the pods, and with their pins the temptation to attach them again. Before, the kernel begins to
-/// look after the pods' source addresses, as it does for pods that are wired from now on.
+/// Takes the programs off the pods and the uplinks, and with their pins the temptation to attach them again. Before, the
+/// kernel begins to look after the pods' source addresses, as it does for pods that are wired from now on.
 fn detach(pins: &Pins) -> Result<(), NodeError> {
+    uplink::detach_all(pins)?;
     pins.remove_programs()?;
     let mut socket = Socket::open()?;
     for link in socket.links()?.into_iter().filter(|link| link.name.starts_with(HOST_PREFIX)) {
