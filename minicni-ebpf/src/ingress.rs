@@ -37,7 +37,7 @@ pub fn run(ctx: &TcContext) -> i32 {
 #[inline(always)]
 fn tagged_again(ctx: &TcContext) -> i32 {
     match maps::endpoint(interface(ctx)) {
-        Some(endpoint) if is_checked(endpoint) => drop(Reason::SpoofedSource),
+        Some(endpoint) if is_checked(endpoint) && !has_foreign_mac(ctx, endpoint) => drop(Reason::SpoofedSource),
         _ => other(ctx, Reason::NotIp),
     }
 }

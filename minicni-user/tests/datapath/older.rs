@@ -38,7 +38,9 @@ fn pods_that_an_older_layout_knew_are_known_after_an_upgrade_and_its_pins_are_go
         adopt(&bench.pins).unwrap();
         assert!(!dir.exists());
         bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(a, &Frame::udp(a, 1, b, 2).bytes()));
-        bench.expect(&[Reason::SpoofedSource], SHOT, |bench| bench.ingress(a, &Frame::udp(b, 1, b, 2).bytes()));
+        bench.expect(&[Reason::SpoofedSource], SHOT, |bench| {
+            bench.ingress(a, &Frame { source_mac: a.mac, ..Frame::udp(b, 1, b, 2) }.bytes())
+        });
         bench.expect(&[Reason::SpoofedSource], SHOT, |bench| bench.ingress(b, &Frame::udp(b, 1, a, 2).bytes()));
         adopt(&bench.pins).unwrap();
 
