@@ -85,8 +85,8 @@ fn neighbour<H: Header>(
 ///
 /// The neighbour is named. Otherwise the helper would ask the routes itself for every packet, and not as the stack does:
 /// without the interface at which the packet entered, and taking the destination for a neighbour where the interface has no
-/// route to it: `__bpf_redirect_neigh_v4` in <https://elixir.bootlin.com/linux/v6.12/source/net/core/filter.c#L2331>,
-/// `ip_route_output_key_hash_rcu` in <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/route.c#L2653>.
+/// route to it: `__bpf_redirect_neigh_v4` in <https://elixir.bootlin.com/linux/v6.12/source/net/core/filter.c>,
+/// `ip_route_output_key_hash_rcu` in <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/route.c>.
 #[inline(always)]
 pub fn to_neighbour(out: u32, family: u32, address: [u32; 4]) -> i32 {
     let mut neighbour =
