@@ -81,10 +81,12 @@ impl Bed {
         let ipv6 = self.setting.ipv6;
         for (name, pod) in &self.pods {
             pod.netns.run(unlimited_errors)??;
-            self.servers.push(Server::start(&pod.netns, name, PORT, ipv6)?);
+            self.servers.push(Server::start(&pod.netns, name, (self.targets.pod(name), PORT).into())?);
         }
         self.outside.run(unlimited_errors)??;
-        self.servers.push(Server::start(&self.outside, "outside", PORT, ipv6)?);
+        for address in [self.targets.outside, self.targets.narrow_outside] {
+            self.servers.push(Server::start(&self.outside, "outside", (address, PORT).into())?);
+        }
         for (node, name) in self.lab.nodes.iter().zip(NARROW_PODS) {
             let (pod, family) = (&self.pods[name], if ipv6 { "-6" } else { "-4" });
             let prefix = format!("{}/{}", pod.addresses()[0], if ipv6 { 128 } else { 32 });
@@ -171,7 +173,9 @@ fn connect(lab: &Lab, ipv6: bool) -> Result<Netns> {
         // Until its link-local address is proven unique, a node asks for no neighbour on behalf of others.
         netns.run(|| sysctl::write(&sysctl::device_key("ipv6", "eth0", "accept_dad")?, "0"))??;
         for last in last {
-            let address = if ipv6 { format!("fd77:77::{last:x}/64 nodad") } else { format!("192.168.77.{last}/24") };
+            // IPv6 may choose among addresses; it does not choose one that is not preferred.
+            let rest = if *last == 10 { "nodad preferred_lft 0" } else { "nodad" };
+            let address = if ipv6 { format!("fd77:77::{last:x}/64 {rest}") } else { format!("192.168.77.{last}/24") };
             ip(netns, &format!("address add {address} dev eth0"))?;
         }
         ip(netns, "link set eth0 up")?;

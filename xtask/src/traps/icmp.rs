@@ -30,7 +30,7 @@ pub(super) fn unreachable(bed: &Bed, kind: Kind, phase: Phase, switched: bool) -
     let mut conversation = open(bed, kind, switched, Door::Closed)?;
     if phase == Phase::Promoted {
         let names = bed.targets.answering(kind, Door::Closed, switched);
-        let start = |name: &&str| Server::start(bed.netns(name), name, CLOSED_PORT, bed.setting.ipv6);
+        let start = |name: &&str| Server::start(bed.netns(name), name, (bed.targets.pod(name), CLOSED_PORT).into());
         let _servers = names.iter().map(start).collect::<Result<Vec<_>>>()?;
         (0..WARM).try_for_each(|_| conversation.exchange(bed))?;
     }

@@ -71,10 +71,8 @@ pub(super) fn render(report: &Report) -> String {
     }
     let mut text = format!("{table}\n");
     // Writing to a String does not fail.
-    for Outcome { cell, verdict, .. } in &report.cells {
-        if let Verdict::Failed { expected, seen } = verdict {
-            let _ = write!(text, "\n{cell}\n    expected: {expected}\n    seen:     {seen}\n");
-        }
+    for ((expected, seen), cells) in failures(&report.cells) {
+        let _ = write!(text, "\n{}\n    expected: {expected}\n    seen:     {seen}\n", cells.join("\n"));
     }
     let reasons: BTreeSet<_> = report
         .cells
@@ -89,6 +87,20 @@ pub(super) fn render(report: &Report) -> String {
     }
     let Summary { passed, failed, not_run, seconds } = report.summary;
     text + &format!("\n{passed} cells passed, {failed} failed, {not_run} not run, in {seconds:.0} s")
+}
+
+/// What was expected and seen, with the cells of which that is true, in the order of the first ones.
+fn failures(outcomes: &[Outcome]) -> Vec<((&str, &str), Vec<String>)> {
+    let mut failures: Vec<((&str, &str), Vec<String>)> = Vec::new();
+    for Outcome { cell, verdict, .. } in outcomes {
+        let Verdict::Failed { expected, seen } = verdict else { continue };
+        let key = (expected.as_str(), seen.trim_end());
+        match failures.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, cells)) => cells.push(cell.to_string()),
+            None => failures.push((key, vec![cell.to_string()])),
+        }
+    }
+    failures
 }
 
 fn column_of(outcome: &Outcome) -> (Rules, bool) {

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -69,11 +69,10 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts answering inside a namespace.
-    pub(super) fn start(netns: &Netns, name: &str, port: u16, ipv6: bool) -> Result<Self> {
-        let any: IpAddr = if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-        let bind = || io::Result::Ok((TcpListener::bind((any, port))?, UdpSocket::bind((any, port))?));
-        let (tcp, udp) = netns.run(bind)?.with_context(|| format!("listen on port {port} of {name}"))?;
+    /// Starts answering at an address inside a namespace.
+    pub(super) fn start(netns: &Netns, name: &str, at: SocketAddr) -> Result<Self> {
+        let bind = || io::Result::Ok((TcpListener::bind(at)?, UdpSocket::bind(at)?));
+        let (tcp, udp) = netns.run(bind)?.with_context(|| format!("listen at {at} of {name}"))?;
         tcp.set_nonblocking(true)?;
         udp.set_read_timeout(Some(TURN))?;
         let end = Arc::new(AtomicBool::new(false));

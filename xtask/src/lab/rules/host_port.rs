@@ -77,7 +77,7 @@ fn nftables(ports: &[HostPort], ipv6: bool) -> String {
     format!(
         "table {family} cni_hostport {{\n  comment \"CNI portmap plugin\"\n  chain hostports {{\n{mappings}  }}\n  chain hostip_hostports {{\n  }}\n  \
          chain prerouting {{\n    type nat hook prerouting priority dstnat\n    jump hostip_hostports\n    jump hostports\n  }}\n  \
-         chain output {{\n    type nat hook output priority dstnat\n    jump hostip_hostports\n    fib daddr type local jump hostports\n  }}\n  \
+         chain output {{\n    type nat hook output priority -100\n    jump hostip_hostports\n    fib daddr type local jump hostports\n  }}\n  \
          chain masquerading {{\n    type nat hook postrouting priority srcnat\n{masquerading}  }}\n}}\n"
     )
 }

@@ -9,8 +9,8 @@ use crate::lab::Node;
 pub fn deny(node: &Node, backend: Backend, ipv6: bool) -> Result<()> {
     if backend == Backend::Nftables {
         let family = if ipv6 { "ip6" } else { "ip" };
-        let chain = "chain forward { type filter hook forward priority filter - 5; policy accept; counter drop; }";
-        return nft(node, &format!("table {family} network-policies {{ {chain} }}\n"));
+        let chain = "chain forward { type filter hook forward priority filter - 5; policy accept; counter drop\n }";
+        return nft(node, &format!("table {family} network-policies {{\n{chain}\n}}\n"));
     }
     let mut filter = Table::default();
     filter.chain("NETWORK-POLICIES");
