@@ -1,10 +1,11 @@
 //! Firewall rules on a node, as kube-proxy or an administrator would set them.
 
 pub mod host_port;
-pub mod iptables;
+mod iptables;
+mod ipvs;
 pub mod kube_proxy;
 pub mod masquerade;
-pub mod nftables;
+mod nftables;
 pub mod policy;
 
 use std::{
@@ -44,6 +45,8 @@ pub enum Backend {
     IptablesNft,
     /// nftables' own language.
     Nftables,
+    /// IPVS, with `iptables-nft` for what IPVS does not do.
+    Ipvs,
 }
 
 impl Backend {
@@ -52,7 +55,7 @@ impl Backend {
         let program = match self {
             Self::Nftables => return nft(node, script),
             Self::IptablesLegacy => "tables-legacy-restore",
-            Self::IptablesNft => "tables-nft-restore",
+            Self::IptablesNft | Self::Ipvs => "tables-nft-restore",
         };
         let program = format!("{}{program}", if ipv6 { "ip6" } else { "ip" });
         feed(node, Command::new(program).arg("--noflush"), script)

@@ -46,8 +46,9 @@ impl Bed {
         let families = if setting.ipv6 { Families::V6 } else { Families::V4 };
         let backend = match setting.rules {
             Rules::IptablesLegacy => Backend::IptablesLegacy,
-            Rules::IptablesNft | Rules::Ipvs => Backend::IptablesNft,
+            Rules::IptablesNft => Backend::IptablesNft,
             Rules::Nftables => Backend::Nftables,
+            Rules::Ipvs => Backend::Ipvs,
         };
         let mut used = programs.clone();
         if setting.conntrack == Conntrack::Strict {

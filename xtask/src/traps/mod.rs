@@ -53,10 +53,19 @@ const TOOLS: [Tool; 6] = [
     Tool { program: "unshare", package: "util-linux", purpose: "it gives daemons read-only settings" },
 ];
 
+/// What is needed only where the kernel has IPVS.
+const IPVS_TOOLS: [Tool; 2] = [
+    Tool { program: "ipvsadm", package: "ipvsadm", purpose: "virtual servers are made with it" },
+    Tool { program: "ipset", package: "ipset", purpose: "one set of rules asks its sets" },
+];
+
 /// Looks at every cell, shows what came of it, and fails if one is not as promised.
 pub(crate) fn run(arguments: &Arguments, programs: &Programs) -> Result<()> {
     lab::need_root()?;
     debian::need(&TOOLS)?;
+    if missing(Rules::Ipvs).is_none() {
+        debian::need(&IPVS_TOOLS)?;
+    }
     let start = Instant::now();
     let step = |text: &str| eprintln!("[{:>5.1} s] {text}", start.elapsed().as_secs_f64());
     let words: Vec<_> = arguments.only.iter().flat_map(|only| only.split_whitespace()).collect();
@@ -97,5 +106,6 @@ pub(crate) fn run(arguments: &Arguments, programs: &Programs) -> Result<()> {
 
 /// What the kernel has not, of what a set of rules needs.
 fn missing(rules: Rules) -> Option<&'static str> {
-    (rules == Rules::Ipvs && !Path::new("/proc/net/ip_vs").exists()).then_some("this kernel has no IPVS")
+    (rules == Rules::Ipvs && !Path::new("/proc/net/ip_vs").exists())
+        .then_some("this kernel has no IPVS, or ip_vs is not loaded")
 }

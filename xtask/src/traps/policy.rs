@@ -18,7 +18,7 @@ use crate::lab::rules::policy;
 /// Within this time, a rule that was inserted later has to stop a flow on the fast path.
 const STOPS_WITHIN: Duration = Duration::from_millis(6_500);
 /// An answer that takes longer does not arrive.
-const PATIENCE: Duration = Duration::from_millis(150);
+const PATIENCE: Duration = Duration::from_millis(100);
 /// After the policy is gone, UDP goes on within this time.
 const RETURNS_WITHIN: Duration = Duration::from_secs(2);
 /// More exchanges than a promotion needs.

@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn a_machine_reads_the_axes_and_the_result_of_each_cell() {
         let json = serde_json::to_value(report()).unwrap();
-        assert_eq!(json["cells"][1]["setting"]["rules"], "iptables-nft");
+        assert_eq!(json["cells"][1]["rules"], "iptables-nft");
         assert_eq!(json["cells"][1]["phase"], "promoted");
         assert_eq!(json["cells"][1]["result"], "failed");
         assert_eq!(json["cells"][1]["seen"], "silence");

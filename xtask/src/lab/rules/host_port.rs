@@ -21,7 +21,7 @@ pub fn map(node: &Node, backend: Backend, ports: &[HostPort]) -> Result<()> {
     let ipv6 = ports.first().is_some_and(|port| port.pod.is_ipv6());
     let script = match backend {
         Backend::Nftables => nftables(ports, ipv6),
-        Backend::IptablesLegacy | Backend::IptablesNft => iptables(ports),
+        Backend::IptablesLegacy | Backend::IptablesNft | Backend::Ipvs => iptables(ports),
     };
     backend.load(node, ipv6, &script)
 }

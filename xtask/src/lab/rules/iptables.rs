@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use super::kube_proxy::{Endpoint, KubeProxy, MASQUERADE_MARK, Service};
 
 /// Where the built-in chains lead.
-const NAT_JUMPS: [&str; 3] =
+pub(super) const NAT_JUMPS: [&str; 3] =
     ["PREROUTING -j KUBE-SERVICES", "OUTPUT -j KUBE-SERVICES", "POSTROUTING -j KUBE-POSTROUTING"];
-const FILTER_JUMPS: [&str; 8] = [
+pub(super) const FILTER_JUMPS: [&str; 8] = [
     "INPUT -m conntrack --ctstate NEW -j KUBE-PROXY-FIREWALL",
     "OUTPUT -m conntrack --ctstate NEW -j KUBE-PROXY-FIREWALL",
     "FORWARD -m conntrack --ctstate NEW -j KUBE-PROXY-FIREWALL",

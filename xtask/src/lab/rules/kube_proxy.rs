@@ -1,5 +1,5 @@
 //! What kube-proxy knows: services, their endpoints, and the node it runs on. The rules that it makes of that are in
-//! [`super::iptables`] and [`super::nftables`].
+//! [`super::iptables`], [`super::nftables`] and [`super::ipvs`].
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,7 +7,7 @@ use anyhow::Result;
 use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
 
-use super::{Backend, iptables, nftables};
+use super::{Backend, iptables, ipvs, nftables};
 use crate::lab::{Node, traffic::Protocol};
 
 /// The bit that marks what is to be masqueraded, as kube-proxy has it.
@@ -59,8 +59,12 @@ pub struct KubeProxy<'a> {
 impl KubeProxy<'_> {
     /// Puts the rules on a node that has none.
     pub fn start(&self, node: &Node, backend: Backend) -> Result<()> {
-        if backend != Backend::Nftables {
-            backend.load(node, self.node_ip.is_ipv6(), &iptables::jumps())?;
+        match backend {
+            Backend::Nftables => {}
+            Backend::Ipvs => ipvs::start(self, node)?,
+            Backend::IptablesLegacy | Backend::IptablesNft => {
+                backend.load(node, self.node_ip.is_ipv6(), &iptables::jumps())?;
+            }
         }
         self.sync(node, backend)
     }
@@ -68,6 +72,7 @@ impl KubeProxy<'_> {
     /// Puts the rules in place of those that an earlier call made.
     pub fn sync(&self, node: &Node, backend: Backend) -> Result<()> {
         let script = match backend {
+            Backend::Ipvs => return ipvs::sync(self, node),
             Backend::Nftables => nftables::rules(self),
             Backend::IptablesLegacy | Backend::IptablesNft => iptables::rules(self),
         };

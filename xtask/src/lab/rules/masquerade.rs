@@ -11,7 +11,7 @@ pub fn leaving(node: &Node, backend: Backend, pods: IpNet, others: &[IpNet]) -> 
     let ipv6 = matches!(pods, IpNet::V6(_));
     let script = match backend {
         Backend::Nftables => nftables(ipv6, pods, others),
-        Backend::IptablesLegacy | Backend::IptablesNft => iptables(pods, others),
+        Backend::IptablesLegacy | Backend::IptablesNft | Backend::Ipvs => iptables(pods, others),
     };
     backend.load(node, ipv6, &script)
 }
