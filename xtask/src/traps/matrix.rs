@@ -239,7 +239,9 @@ impl Cell {
             return false;
         }
         let traffic_exists = match traffic {
-            Traffic::Twin => kind.has_twin(),
+            // IPVS does not keep such flows apart, with or without minicni: it changes no port, and takes the answers to the
+            // one for answers to the other.
+            Traffic::Twin => kind.has_twin() && (setting.rules != Rules::Ipvs || kind == Kind::HostPortPod),
             // The pod's own interface is as wide as the pod thinks.
             Traffic::PathMtu => kind != Kind::ClusterIpItself,
             _ => true,
