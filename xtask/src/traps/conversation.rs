@@ -164,7 +164,7 @@ impl Conversation {
 
     /// Protocol, address and port of each socket as conntrack has them, and how many entries there are of it.
     pub(super) fn origins(&self, bed: &Bed) -> Result<Vec<(SocketAddr, usize)>> {
-        let ip = if self.kind.from_outside() { bed.targets.outside } else { bed.targets.pod("a") };
+        let ip = if self.kind.is_from_outside() { bed.targets.outside } else { bed.targets.pod("a") };
         let of = |line: &Line| {
             let (address, count) = match line {
                 Line::Tcp(stream) => (stream.local_addr()?, 1),
@@ -193,7 +193,7 @@ impl Conversation {
 
 /// The name of a cell's client.
 pub(super) fn client(kind: Kind) -> &'static str {
-    if kind.from_outside() { "outside" } else { "a" }
+    if kind.is_from_outside() { "outside" } else { "a" }
 }
 
 /// An UDP socket of the family of an address.

@@ -46,3 +46,45 @@ pub(super) fn path(setting: Setting, kind: Kind, traffic: Traffic, seen: Gauges)
         _ => nothing_redirected(seen),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::matrix::Rules, *};
+
+    fn holds(conntrack: Conntrack, kind: Kind, traffic: Traffic, redirected: [u64; 2]) -> bool {
+        let setting = Setting { rules: Rules::Nftables, ipv6: false, conntrack };
+        path(setting, kind, traffic, Gauges { redirected, invalid: [0, 0] }).is_ok()
+    }
+
+    #[test]
+    fn a_local_flow_is_to_be_fast_unless_it_is_tcp_beside_strict_conntrack() {
+        use Conntrack::{Liberal, Strict};
+        for (conntrack, traffic, redirected, expected) in [
+            (Liberal, Traffic::Tcp, 200, true),
+            (Liberal, Traffic::Udp, 180, true),
+            (Liberal, Traffic::Udp, 179, false),
+            (Liberal, Traffic::Fragments, 135, true),
+            (Liberal, Traffic::Fragments, 134, false),
+            (Strict, Traffic::Tcp, 0, true),
+            (Strict, Traffic::Tcp, 1, false),
+        ] {
+            let seen = holds(conntrack, Kind::DirectLocal, traffic, [redirected, 0]);
+            assert_eq!(seen, expected, "{conntrack:?} {traffic:?} {redirected}");
+        }
+    }
+
+    #[test]
+    fn one_redirected_packet_of_a_translated_flow_is_one_too_many() {
+        for kind in Kind::ALL.into_iter().filter(|kind| !kind.is_direct()) {
+            assert!(holds(Conntrack::Liberal, kind, Traffic::Udp, [0, 0]), "{kind:?}");
+            assert!(!holds(Conntrack::Liberal, kind, Traffic::Udp, [1, 0]), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn one_invalid_packet_is_one_too_many_on_either_node() {
+        for (invalid, expected) in [([0, 0], true), ([1, 0], false), ([0, 1], false)] {
+            assert_eq!(nothing_invalid(Gauges { redirected: [0, 0], invalid }).is_ok(), expected);
+        }
+    }
+}

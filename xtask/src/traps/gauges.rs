@@ -75,7 +75,7 @@ pub(super) fn sockets(netns: &Netns, port: u16) -> Result<Vec<u8>> {
     Ok(text.iter().flat_map(|text| text.lines().skip(1)).filter_map(|line| state(line, port)).collect())
 }
 
-/// The state in a line of `/proc/net/tcp`, if it has the port, and is neither TIME_WAIT nor CLOSE nor LISTEN.
+/// The state in a line of `/proc/net/tcp`, if it has the port, and is neither `TIME_WAIT` nor `CLOSE` nor `LISTEN`.
 fn state(line: &str, port: u16) -> Option<u8> {
     let mut words = line.split_whitespace().skip(1);
     let has = |word: &str| word.rsplit(':').next().and_then(|port| u16::from_str_radix(port, 16).ok()) == Some(port);

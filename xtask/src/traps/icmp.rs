@@ -20,6 +20,8 @@ use super::{
 };
 use crate::command;
 
+/// The size of a `c_int`, as the socket calls want it.
+const INT: libc::socklen_t = 4;
 /// How long an error may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// More exchanges than a promotion needs.
@@ -89,11 +91,9 @@ fn never_fragment(socket: &UdpSocket, to: SocketAddr) -> io::Result<()> {
         SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
     };
     // IPV6_PMTUDISC_DO has the same value.
-    let value = libc::IP_PMTUDISC_DO;
+    let value: libc::c_int = libc::IP_PMTUDISC_DO;
     // SAFETY: the option is an int, and is copied before the call returns.
-    let done = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size_of_val(&value) as u32)
-    };
+    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), INT) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -103,9 +103,9 @@ fn known_mtu(socket: &UdpSocket, to: SocketAddr) -> io::Result<u32> {
         SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU),
         SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MTU),
     };
-    let mut value = 0_u32;
-    let mut length = size_of_val(&value) as u32;
+    let mut value: libc::c_int = 0;
+    let mut length = INT;
     // SAFETY: the option is an int, for which there is room, and the length says so.
     let done = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut length) };
-    if done == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+    if done == 0 { u32::try_from(value).map_err(io::Error::other) } else { Err(io::Error::last_os_error()) }
 }

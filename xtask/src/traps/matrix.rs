@@ -62,7 +62,7 @@ impl Kind {
     }
 
     /// Whether the client is the host outside, not a pod.
-    pub(super) const fn from_outside(self) -> bool {
+    pub(super) const fn is_from_outside(self) -> bool {
         matches!(self, Self::NodePortCluster | Self::NodePortLocal | Self::HostPortOutside | Self::ExternalIpOutside)
     }
 

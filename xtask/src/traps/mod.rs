@@ -36,7 +36,7 @@ pub struct Arguments {
     /// Every kind of service and every set of rules once, before and after promotion, closing, and beside a policy
     #[arg(long)]
     quick: bool,
-    /// Only cells whose name contains each word of this, such as "nftables/ipv6 hairpin"
+    /// Only cells whose name contains each word of this, such as "nftables/ipv6 itself"
     #[arg(long, value_name = "PATTERN")]
     only: Option<String>,
     /// Print all cells as JSON

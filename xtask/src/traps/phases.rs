@@ -83,18 +83,35 @@ impl Run {
         }
         self.begin(phase)?;
         if phase == Phase::Close {
-            return self.close(cells);
+            self.close(cells);
+            return Ok(());
         }
         let first = self.outcomes.len();
+        self.look_at_all(cells);
+        match phase {
+            Phase::Promoted => self.conntrack_is_sure(first)?,
+            Phase::Restart => {
+                // All went on without the daemons; and now with them.
+                let without = self.outcomes.split_off(first);
+                self.bed.lab.start_daemons()?;
+                self.look_at_all(cells);
+                for (outcome, without) in self.outcomes[first..].iter_mut().zip(without) {
+                    if without.verdict != Verdict::Passed {
+                        outcome.verdict = without.verdict;
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn look_at_all(&mut self, cells: &[Cell]) {
         for &cell in cells {
             let start = Instant::now();
             let verdict = self.look(cell).into();
             self.outcomes.push(Outcome { cell, verdict, milliseconds: start.elapsed().as_millis() });
         }
-        if phase == Phase::Promoted {
-            self.conntrack_is_sure(first)?;
-        }
-        Ok(())
     }
 
     /// What makes the phase.
@@ -108,14 +125,7 @@ impl Run {
                 let udp = self.conversations.iter_mut().filter(|conversation| conversation.traffic != Traffic::Tcp);
                 udp.for_each(|conversation| conversation.after_switch = true);
             }
-            Phase::Restart => {
-                self.bed.stop_daemons()?;
-                // The plugin and the programs need none.
-                self.conversations.iter_mut().for_each(|conversation| {
-                    let _ = conversation.exchange(&self.bed);
-                });
-                self.bed.lab.start_daemons()?;
-            }
+            Phase::Restart => self.bed.stop_daemons()?,
             Phase::Flush => {
                 for node in &self.bed.lab.nodes {
                     let mut flows = Flows::open(&node.pins())?;
@@ -197,10 +207,10 @@ impl Run {
     /// Whether conntrack knows every conversation whose cell was passed, and is sure of it.
     fn conntrack_is_sure(&mut self, first: usize) -> Result<()> {
         let speak = |conversations: &mut [Conversation], bed: &Bed| {
-            // What fails here was judged before, or is below.
-            conversations.iter_mut().for_each(|conversation| {
+            for conversation in conversations {
+                // What fails here was judged before, or is below.
                 let _ = conversation.exchange(bed);
-            });
+            }
         };
         speak(&mut self.conversations, &self.bed);
         sleep(SURE);
@@ -221,7 +231,7 @@ impl Run {
     }
 
     /// Ends all connections, and looks at what is left of them.
-    fn close(&mut self, cells: &[Cell]) -> Result<()> {
+    fn close(&mut self, cells: &[Cell]) {
         let mut open = Vec::new();
         for &cell in cells {
             let start = Instant::now();
@@ -236,7 +246,6 @@ impl Run {
             let verdict = ended.and_then(|ended| closing::nothing_left(&self.bed, &ended)).into();
             self.outcomes.push(Outcome { cell, verdict, milliseconds });
         }
-        Ok(())
     }
 }
 

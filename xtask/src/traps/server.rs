@@ -76,13 +76,15 @@ impl Server {
         tcp.set_nonblocking(true)?;
         udp.set_read_timeout(Some(TURN))?;
         let end = Arc::new(AtomicBool::new(false));
-        let start = |serve: Box<dyn FnOnce(&str, &Arc<AtomicBool>) + Send>| {
-            let (name, end) = (name.to_owned(), Arc::clone(&end));
-            thread::spawn(move || serve(&name, &end))
-        };
         let threads = vec![
-            start(Box::new(move |name, end| serve_tcp(&tcp, name, end))),
-            start(Box::new(move |name, end| serve_udp(&udp, name, end))),
+            thread::spawn({
+                let (name, end) = (name.to_owned(), Arc::clone(&end));
+                move || serve_tcp(&tcp, &name, &end)
+            }),
+            thread::spawn({
+                let (name, end) = (name.to_owned(), Arc::clone(&end));
+                move || serve_udp(&udp, &name, &end)
+            }),
         ];
         Ok(Self { end, threads })
     }

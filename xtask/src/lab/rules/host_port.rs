@@ -29,9 +29,7 @@ pub fn map(node: &Node, backend: Backend, ports: &[HostPort]) -> Result<()> {
 /// What `portmap` 1.1.1 leaves in `iptables-save`.
 fn iptables(ports: &[HostPort]) -> String {
     let mut nat = Table::default();
-    for chain in ["CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMARK"] {
-        nat.chain(chain);
-    }
+    nat.chains(&["CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMARK"]);
     nat.rule("PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT");
     nat.rule("OUTPUT -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT");
     nat.rule("POSTROUTING -m comment --comment \"CNI portfwd requiring masquerade\" -j CNI-HOSTPORT-MASQ");

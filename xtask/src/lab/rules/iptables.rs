@@ -27,8 +27,8 @@ const FILTER_CHAINS: [&str; 5] =
 pub(super) fn jumps() -> String {
     let table = |name, chains: &[&str], jumps: &[&str]| {
         let mut table = Table::default();
-        chains.iter().for_each(|chain| table.chain(chain));
-        jumps.iter().for_each(|jump| table.rule(jump));
+        table.chains(chains);
+        table.rules(jumps);
         table.script(name)
     };
     table("nat", &NAT_CHAINS, &NAT_JUMPS) + &table("filter", &FILTER_CHAINS, &FILTER_JUMPS)
@@ -37,7 +37,7 @@ pub(super) fn jumps() -> String {
 /// The input of `iptables-restore --noflush`: it replaces the content of kube-proxy's chains, and of no other.
 pub(super) fn rules(proxy: &KubeProxy) -> String {
     let mut nat = Table::default();
-    NAT_CHAINS.iter().for_each(|chain| nat.chain(chain));
+    nat.chains(&NAT_CHAINS);
     nat.rule(format!("KUBE-MARK-MASQ -j MARK --or-mark {MASQUERADE_MARK}"));
     nat.rule(format!("KUBE-POSTROUTING -m mark ! --mark {MASQUERADE_MARK}/{MASQUERADE_MARK} -j RETURN"));
     nat.rule(format!("KUBE-POSTROUTING -j MARK --xor-mark {MASQUERADE_MARK}"));
@@ -56,7 +56,7 @@ pub(super) fn rules(proxy: &KubeProxy) -> String {
 
 fn filter() -> Table {
     let mut filter = Table::default();
-    FILTER_CHAINS.iter().for_each(|chain| filter.chain(chain));
+    filter.chains(&FILTER_CHAINS);
     // kube-proxy leaves this rule out where nf_conntrack_tcp_be_liberal was set before it started.
     filter.rule("KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP");
     filter.rule(format!(
@@ -146,6 +146,18 @@ impl Table {
     pub(super) fn chain(&mut self, name: &str) {
         // Writing to a String does not fail.
         let _ = writeln!(self.chains, ":{name} - [0:0]");
+    }
+
+    pub(super) fn chains(&mut self, names: &[&str]) {
+        for name in names {
+            self.chain(name);
+        }
+    }
+
+    pub(super) fn rules(&mut self, rules: &[&str]) {
+        for rule in rules {
+            self.rule(rule);
+        }
     }
 
     pub(super) fn rule(&mut self, rule: impl AsRef<str>) {

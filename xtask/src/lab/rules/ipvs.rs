@@ -150,10 +150,8 @@ fn sets(proxy: &KubeProxy) -> String {
 fn chains(proxy: &KubeProxy) -> String {
     let (prefix, pods) = (prefix(proxy.node_ip.is_ipv6()), proxy.pods);
     let mut nat = Table::default();
-    for chain in ["KUBE-SERVICES", "KUBE-NODE-PORT", "KUBE-POSTROUTING", "KUBE-MARK-MASQ"] {
-        nat.chain(chain);
-    }
-    NAT_JUMPS.iter().for_each(|jump| nat.rule(jump));
+    nat.chains(&["KUBE-SERVICES", "KUBE-NODE-PORT", "KUBE-POSTROUTING", "KUBE-MARK-MASQ"]);
+    nat.rules(&NAT_JUMPS);
     let set = |name: &str, flags: &str| format!("-m set --match-set {prefix}{name} {flags}");
     let (cluster, external) = (set("CLUSTER-IP", "dst,dst"), set("EXTERNAL-IP", "dst,dst"));
     for rule in [

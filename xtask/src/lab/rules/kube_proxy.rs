@@ -1,5 +1,5 @@
-//! What kube-proxy knows: services, their endpoints, and the node it runs on. The rules that it makes of that are in
-//! [`super::iptables`], [`super::nftables`] and [`super::ipvs`].
+//! What kube-proxy knows: services, their endpoints, and the node it runs on. The rules that it makes of that are in one
+//! module for each of its modes: `iptables`, `nftables`, `ipvs`.
 
 use std::net::{IpAddr, SocketAddr};
 
