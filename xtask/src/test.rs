@@ -94,3 +94,36 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     eprintln!("all tests passed in {:.0?}", start.elapsed());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        test: Arguments,
+    }
+
+    fn parse(line: &str) -> Arguments {
+        CommandLine::parse_from(line.split(' ')).test
+    }
+
+    #[test]
+    fn what_is_no_part_is_passed_on_to_cargo() {
+        for line in ["test a_name", "test --package xtask --test fast_path", "test"] {
+            let arguments = parse(line);
+            assert!(arguments.part.is_none(), "{line}");
+            assert_eq!(arguments.rest, line.split(' ').skip(1).collect::<Vec<_>>());
+        }
+        let arguments = parse("test --unprivileged a_name");
+        assert!(arguments.unprivileged && arguments.rest == ["a_name"]);
+    }
+
+    #[test]
+    fn traps_are_a_part() {
+        assert!(matches!(parse("test traps --quick --only udp").part, Some(Part::Traps(_))));
+    }
+}
