@@ -12,3 +12,4 @@ pub mod demo;
 pub mod ebpf;
 pub mod lab;
 pub mod test;
+pub mod traps;

@@ -8,17 +8,29 @@ use nix::unistd::geteuid;
 use crate::{
     command,
     debian::{self, Tool},
+    lab::Programs,
+    traps,
 };
 
 /// Arguments of `test`.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// Run only what needs no root: the unit and property tests without namespaces, packets or pods
     #[arg(long)]
     unprivileged: bool,
     /// Passed on to `cargo test`, such as the name of a test
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
+}
+
+/// What is a test of its own.
+#[derive(clap::Subcommand)]
+enum Part {
+    /// The fast path beside kube-proxy's rules: every kind of service, traffic and event, as a table
+    Traps(traps::Arguments),
 }
 
 /// Programs that tests execute.
@@ -54,6 +66,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         cargo.current_dir(command::root());
         cargo
     };
+    if let Some(Part::Traps(arguments)) = &arguments.part {
+        // Nothing but the table is to be on stdout.
+        command::run(
+            cargo().args(["build", "--workspace", "--bins"]).stdout(std::process::Stdio::from(std::io::stderr())),
+        )?;
+        return traps::run(arguments, &Programs::beside_us()?);
+    }
     if arguments.unprivileged {
         eprintln!(
             "NOT RUN: the datapath under BPF_PROG_TEST_RUN, namespaces, the plugin and the daemon with real traffic; \
@@ -74,4 +93,37 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     command::run(cargo().args(["test", "--workspace"]).args(&arguments.rest))?;
     eprintln!("all tests passed in {:.0?}", start.elapsed());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct CommandLine {
+        #[command(flatten)]
+        test: Arguments,
+    }
+
+    fn parse(line: &str) -> Arguments {
+        CommandLine::parse_from(line.split(' ')).test
+    }
+
+    #[test]
+    fn what_is_no_part_is_passed_on_to_cargo() {
+        for line in ["test a_name", "test --package xtask --test fast_path", "test"] {
+            let arguments = parse(line);
+            assert!(arguments.part.is_none(), "{line}");
+            assert_eq!(arguments.rest, line.split(' ').skip(1).collect::<Vec<_>>());
+        }
+        let arguments = parse("test --unprivileged a_name");
+        assert!(arguments.unprivileged && arguments.rest == ["a_name"]);
+    }
+
+    #[test]
+    fn traps_are_a_part() {
+        assert!(matches!(parse("test traps --quick --only udp").part, Some(Part::Traps(_))));
+    }
 }

@@ -1,5 +1,13 @@
 //! Firewall rules on a node, as kube-proxy or an administrator would set them.
 
+pub mod host_port;
+mod iptables;
+mod ipvs;
+pub mod kube_proxy;
+pub mod masquerade;
+mod nftables;
+pub mod policy;
+
 use std::{
     io::Write as _,
     net::{IpAddr, SocketAddr},
@@ -12,15 +20,46 @@ use super::Node;
 
 /// Loads an nftables script on a node.
 pub fn nft(node: &Node, script: &str) -> Result<()> {
-    let mut nft = Command::new("nft");
-    nft.args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = node.netns.run(|| nft.spawn())?.context("run nft")?;
-    child.stdin.take().context("nft has no stdin")?.write_all(script.as_bytes())?;
+    feed(node, Command::new("nft").args(["-f", "-"]), script)
+}
+
+/// Runs a command on a node with a script on its stdin.
+fn feed(node: &Node, command: &mut Command, script: &str) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = node.netns.run(|| command.spawn())?.with_context(|| format!("run {name}"))?;
+    child.stdin.take().with_context(|| format!("{name} has no stdin"))?.write_all(script.as_bytes())?;
     let output = child.wait_with_output()?;
     if !output.status.success() {
-        bail!("nft: {}", String::from_utf8_lossy(&output.stderr));
+        bail!("{name}: {}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(())
+}
+
+/// What firewall rules are written with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Backend {
+    /// `iptables-legacy`: the tables of before nftables.
+    IptablesLegacy,
+    /// `iptables-nft`: the iptables language on nftables.
+    IptablesNft,
+    /// nftables' own language.
+    Nftables,
+    /// IPVS, with `iptables-nft` for what IPVS does not do.
+    Ipvs,
+}
+
+impl Backend {
+    /// Adds rules to a node. The script is for `iptables-restore --noflush` or for `nft -f`, by backend, and of one family.
+    pub fn load(self, node: &Node, ipv6: bool, script: &str) -> Result<()> {
+        let program = match self {
+            Self::Nftables => return nft(node, script),
+            Self::IptablesLegacy => "tables-legacy-restore",
+            Self::IptablesNft | Self::Ipvs => "tables-nft-restore",
+        };
+        let program = format!("{}{program}", if ipv6 { "ip6" } else { "ip" });
+        feed(node, Command::new(program).arg("--noflush"), script)
+    }
 }
 
 /// Translates a virtual address and port to a pod's, as kube-proxy does for a `ClusterIP`, and drops what conntrack finds

@@ -1,0 +1,111 @@
+//! `test traps`: the fast path beside everything that translates addresses, with real traffic, as a table.
+//!
+//! docs/traps.md says what the table says.
+
+mod bed;
+mod closing;
+mod conversation;
+mod expect;
+mod gauges;
+mod icmp;
+mod matrix;
+mod outcome;
+mod phases;
+mod policy;
+mod report;
+mod server;
+mod services;
+
+use std::{path::Path, time::Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use self::{
+    matrix::{Rules, Setting},
+    outcome::{Outcome, Verdict},
+    report::Report,
+};
+use crate::{
+    debian::{self, Tool},
+    lab::{self, Programs},
+};
+
+/// Arguments of `test traps`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Every kind of service and every set of rules once, before and after promotion, closing, and beside a policy
+    #[arg(long)]
+    quick: bool,
+    /// Only cells whose name contains each word of this, such as "nftables/ipv6 itself"
+    #[arg(long, value_name = "PATTERN")]
+    only: Option<String>,
+    /// Print all cells as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const TOOLS: [Tool; 6] = [
+    Tool { program: "ip", package: "iproute2", purpose: "the lab's network is made with it" },
+    Tool { program: "iptables-legacy-restore", package: "iptables", purpose: "two sets of rules are loaded with it" },
+    Tool { program: "iptables-nft-restore", package: "iptables", purpose: "two sets of rules are loaded with it" },
+    Tool { program: "nft", package: "nftables", purpose: "one set of rules is loaded with it" },
+    Tool { program: "conntrack", package: "conntrack", purpose: "it is asked what it knows of each flow" },
+    Tool { program: "unshare", package: "util-linux", purpose: "it gives daemons read-only settings" },
+];
+
+/// What is needed only where the kernel has IPVS.
+const IPVS_TOOLS: [Tool; 2] = [
+    Tool { program: "ipvsadm", package: "ipvsadm", purpose: "virtual servers are made with it" },
+    Tool { program: "ipset", package: "ipset", purpose: "one set of rules asks its sets" },
+];
+
+/// Looks at every cell, shows what came of it, and fails if one is not as promised.
+pub(crate) fn run(arguments: &Arguments, programs: &Programs) -> Result<()> {
+    lab::need_root()?;
+    debian::need(&TOOLS)?;
+    if missing(Rules::Ipvs).is_none() {
+        debian::need(&IPVS_TOOLS)?;
+    }
+    let start = Instant::now();
+    let step = |text: &str| eprintln!("[{:>5.1} s] {text}", start.elapsed().as_secs_f64());
+    let words: Vec<_> = arguments.only.iter().flat_map(|only| only.split_whitespace()).collect();
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    for setting in Setting::all(arguments.quick) {
+        let mut cells = setting.cells(arguments.quick);
+        cells.retain(|cell| words.iter().all(|word| cell.to_string().contains(word)));
+        if cells.is_empty() {
+            continue;
+        }
+        if let Some(reason) = missing(setting.rules) {
+            step(&format!("{setting}: NOT RUN: {reason}"));
+            let verdict = Verdict::NotRun { reason: reason.to_owned() };
+            outcomes.extend(cells.into_iter().map(|cell| Outcome { cell, verdict: verdict.clone(), milliseconds: 0 }));
+            continue;
+        }
+        let of_setting = phases::run(setting, &cells, programs, step);
+        for failed in of_setting.iter().filter(|outcome| matches!(outcome.verdict, Verdict::Failed { .. })) {
+            step(&format!("{}: FAILED", failed.cell));
+        }
+        outcomes.extend(of_setting);
+    }
+    lab::clean(bed::LAB).context("remove the lab")?;
+    if outcomes.is_empty() {
+        bail!("no cell has a name with {}", arguments.only.as_deref().unwrap_or_default());
+    }
+    let report = Report::new(outcomes, start.elapsed());
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        println!("{}", report::render(&report));
+    }
+    if report.summary.failed > 0 {
+        bail!("{} of {} cells failed", report.summary.failed, report.cells.len());
+    }
+    Ok(())
+}
+
+/// What the kernel has not, of what a set of rules needs.
+fn missing(rules: Rules) -> Option<&'static str> {
+    (rules == Rules::Ipvs && !Path::new("/proc/net/ip_vs").exists())
+        .then_some("this kernel has no IPVS, or ip_vs is not loaded")
+}
