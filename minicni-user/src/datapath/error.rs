@@ -71,7 +71,7 @@ pub enum DatapathError {
         /// Where.
         interface: String,
         /// Why it failed.
-        source: ProgramError,
+        source: Box<ProgramError>,
     },
     /// The pinned link between a program and an interface could not be opened.
     #[error("open pinned link {}: {source}; remove it, and minicnid attaches its program anew", path.display())]

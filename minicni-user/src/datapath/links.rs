@@ -103,9 +103,7 @@ fn query(name: &str, hook: Hook) -> Result<Option<Vec<u32>>, DatapathError> {
     match SchedClassifier::query_tcx(name, hook.kind()) {
         Ok((_, programs)) => Ok(Some(programs.iter().map(ProgramInfo::id).collect())),
         Err(ProgramError::SyscallError(error)) if is(&error, Errno::EINVAL) => Ok(None),
-        Err(source) => {
-            Err(DatapathError::Attach { action: "look for programs on", interface: name.to_owned(), source })
-        }
+        Err(source) => Err(failed("look for programs on", name)(source)),
     }
 }
 
@@ -123,19 +121,17 @@ fn update(pins: &Pins, hook: Hook, pin: &Path, name: &str) -> Result<bool, Datap
             remove(pin)?;
             Ok(false)
         }
-        Err(source) => {
-            Err(DatapathError::Attach { action: "replace the program on", interface: name.to_owned(), source })
-        }
+        Err(source) => Err(failed("replace the program on", name)(source)),
     }
 }
 
 fn create(pins: &Pins, hook: Hook, pin: &Path, name: &str) -> Result<(), DatapathError> {
-    let failed = |source| DatapathError::Attach { action: "attach a program to", interface: name.to_owned(), source };
+    let failed = failed("attach a program to", name);
     let mut program = open(pins, hook)?;
     let options = TcAttachOptions::TcxOrder(LinkOrder::last());
-    let id = program.attach_with_options(name, hook.kind(), options).map_err(failed)?;
+    let id = program.attach_with_options(name, hook.kind(), options).map_err(&failed)?;
     // Until it is pinned, the link is this process's alone, and goes with it.
-    let link = program.take_link(id).map_err(failed)?;
+    let link = program.take_link(id).map_err(&failed)?;
     let link = FdLink::try_from(link).map_err(|source| DatapathError::Link { path: pin.to_owned(), source })?;
     link.pin(pin).map(drop).map_err(|source| DatapathError::PinProgram { path: pin.to_owned(), source })
 }
@@ -159,4 +155,8 @@ fn pin_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Dat
 
 fn is(error: &SyscallError, errno: Errno) -> bool {
     error.io_error.raw_os_error() == Some(errno as i32)
+}
+
+fn failed(action: &'static str, name: &str) -> impl Fn(ProgramError) -> DatapathError {
+    move |source| DatapathError::Attach { action, interface: name.to_owned(), source: Box::new(source) }
 }
