@@ -9,6 +9,8 @@ pub enum Verdict {
     Fast,
     /// Left to the stack.
     Stack,
+    /// Left to the stack, and no pod has to do with it.
+    Host,
     /// Dropped.
     Drop,
     /// Not a verdict: something that happened to a flow.
@@ -101,8 +103,12 @@ reasons! {
     LinkLayer, link_layer, Stack;
     /// The interface is not in the endpoint map.
     UnknownInterface, unknown_interface, Stack;
-    /// A source address that is not the pod's.
+    /// It entered at an uplink, and no pod of this host has sent anything of its flow.
+    NotOfPod, not_of_pod, Host;
+    /// A source address that is not the pod's, or may be hidden behind VLAN tags.
     SpoofedSource, spoofed_source, Drop;
+    /// A frame with a source MAC address that is not the pod's.
+    SpoofedMac, spoofed_mac, Drop;
     /// The stack delivered a noted packet unchanged.
     Proof, proof, Event;
     /// Both directions of a flow got their proofs.

@@ -8,12 +8,12 @@ use bytemuck::{Pod, Zeroable};
 pub struct Endpoint {
     /// One of [`EndpointKind`], as a number.
     pub kind: u32,
-    /// [`Endpoint::NO_FAST_PATH`] or 0.
+    /// [`Endpoint::NO_FAST_PATH`] and [`Endpoint::NO_SPOOF_CHECK`], or 0.
     pub flags: u32,
     /// The pod's IPv4 address in network byte order, or 0.0.0.0; no other source may enter here, but for a DHCP
     /// client's.
     pub ipv4: [u8; 4],
-    /// The pod's own MAC address.
+    /// The pod's own MAC address; no other source may enter here. Zero of an uplink.
     pub mac: [u8; 6],
     /// Zero.
     pub reserved: [u8; 2],
@@ -28,6 +28,9 @@ impl Endpoint {
     /// The endpoint's flows stay in the stack (a pod with a bandwidth limit, a virtual machine). Whoever sets it
     /// later has to bump the interface's generation, too.
     pub const NO_FAST_PATH: u32 = 1;
+    /// The endpoint may send with any source address and any MAC address (a router, a virtual machine). Its flows stay in
+    /// the stack.
+    pub const NO_SPOOF_CHECK: u32 = 2;
 }
 
 /// What kind of interface an [`Endpoint`] is.

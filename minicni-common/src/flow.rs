@@ -108,14 +108,18 @@ const fn tag(addresses: u64, ports: [u16; 2], protocol: u32, direction: u32) -> 
 ///
 /// Without it, a translated packet could pass for one that entered as it leaves: conntrack keeps a translated and a direct
 /// flow between the same ports apart by changing the port of the later one, so what leaves as one may have entered as the
-/// other.
+/// other. And a rule may change more than addresses and ports (DSCP, the hop limit), which the fast path would not do.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Pod, Zeroable)]
 pub struct Note4 {
     /// The flow.
     pub key: FlowKey4,
     /// The direction, 0 or 1.
-    pub direction: u32,
+    pub direction: u16,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// Type of service or traffic class.
+    pub class: u8,
 }
 
 const _: () = assert!(size_of::<Note4>() == 20);
@@ -127,7 +131,11 @@ pub struct Note6 {
     /// The flow.
     pub key: FlowKey6,
     /// The direction, 0 or 1.
-    pub direction: u32,
+    pub direction: u16,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// Type of service or traffic class.
+    pub class: u8,
 }
 
 const _: () = assert!(size_of::<Note6>() == 44);
@@ -153,11 +161,15 @@ pub struct Direction {
     /// The largest frame delivered so far (bytes on the wire of one segment); a larger one goes through the stack,
     /// which alone knows the MTU of the path.
     pub length: u32,
-    /// The Ethernet destination and source that the stack wrote.
-    pub ethernet: [u8; 12],
+    /// 0 of packets for a pod. Of packets for an uplink's neighbour the family of its address: 2 (`AF_INET`) or 10
+    /// (`AF_INET6`).
+    pub next_hop_family: u32,
+    /// For a pod: the Ethernet destination and source that the stack wrote. For a neighbour: its address, in network byte
+    /// order. Filled up with zeros.
+    pub exit: [u8; 16],
 }
 
-const _: () = assert!(size_of::<Direction>() == 56);
+const _: () = assert!(size_of::<Direction>() == 64);
 
 /// The value of the flow cache.
 #[repr(C)]
@@ -173,7 +185,7 @@ pub struct Flow {
     pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Flow>() == 128);
+const _: () = assert!(size_of::<Flow>() == 144);
 
 /// How far a flow got.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

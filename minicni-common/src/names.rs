@@ -3,7 +3,7 @@
 /// The version of everything pinned: the shape of the maps and what the programs make of them.
 ///
 /// It is the name of the directory below `bpfDir` that holds the pins, so that two versions never share a map.
-pub const LAYOUT_VERSION: &str = "v2";
+pub const LAYOUT_VERSION: &str = "v3";
 
 /// A map of the eBPF object and the name under which it is pinned.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -48,6 +48,10 @@ pub const MAX_FLOWS: u32 = 65_536;
 pub const NOTE_BITS: u32 = 12;
 /// Entries of [`NOTES4`] and of [`NOTES6`]; 0 is no tag.
 pub const NOTE_ENTRIES: u32 = 1 + (1 << NOTE_BITS);
+/// The tag of what was redirected to a neighbour, which passes the egress hook of its uplink once more. No note has it.
+pub const REDIRECTED_TAG: u16 = u16::MAX;
+
+const _: () = assert!(NOTE_ENTRIES <= REDIRECTED_TAG as u32);
 
 /// Slots for the generations of interfaces, a power of two.
 pub const GENERATION_SLOTS: u32 = 4_096;

@@ -5,16 +5,21 @@ use aya_log_ebpf::debug;
 use minicni_common::{Direction, Flow, Reason};
 
 use crate::{
-    flow,
+    exit, flow,
     header::Header,
     ipv4::Ipv4,
     ipv6::Ipv6,
     maps,
-    parse::{self, FIN, Frame, RST, SYN},
+    parse::{self, FIN, RST, SYN},
 };
 
 #[inline(always)]
 pub fn run(ctx: &TcContext) {
+    if flow::is_redirected(ctx) {
+        // Ours, on its way to a neighbour, and not of the stack.
+        flow::untag(ctx);
+        return;
+    }
     match parse::ether_type(ctx) {
         Some(Ipv4::ETHER_TYPE) => delivered::<Ipv4>(ctx),
         Some(Ipv6::ETHER_TYPE) => delivered::<Ipv6>(ctx),
@@ -45,13 +50,16 @@ fn delivered<H: Header>(ctx: &TcContext) {
     if !entered || from != there.in_ifindex || from == to || !flow::expected(there, now) {
         return twin(ctx, flow, there, to);
     }
-    let Some(frame) = parse::headers::<H>(ctx, size_of::<Frame<H>>()) else { return };
-    // SAFETY: `headers` found the whole struct inside the packet.
-    let ethernet = unsafe { (*frame).ethernet };
+    let Some(exit) = exit::find(ctx, &packet, from, to) else {
+        if there.proofs != 0 {
+            flow::reset(flow);
+        }
+        return;
+    };
     if there.proofs == 0 {
         there.out_ifindex = to;
-        flow::set_ethernet(there, ethernet);
-    } else if there.out_ifindex != to || *flow::ethernet(there) != ethernet {
+        flow::set_exit(there, &exit);
+    } else if there.out_ifindex != to || !flow::leaves_by(there, &exit) {
         debug!(ctx, "a flow left at {} and now leaves at {}", there.out_ifindex, to);
         return flow::reset(flow);
     }

@@ -6,9 +6,9 @@
 use core::mem::offset_of;
 
 use aya_ebpf::programs::TcContext;
-use minicni_common::{Direction, Flow, FlowState, Reason};
+use minicni_common::{Direction, Flow, FlowState, Reason, names::REDIRECTED_TAG};
 
-use crate::{header::Header, maps, parse::Packet};
+use crate::{exit::Exit, header::Header, maps, parse::Packet};
 
 /// Packets of one direction that may be on their way through the stack at once; more count as lost.
 const IN_FLIGHT: u64 = 64;
@@ -27,7 +27,8 @@ const NO_DIRECTION: Direction = Direction {
     noted: 0,
     proofs: 0,
     length: 0,
-    ethernet: [0; 12],
+    next_hop_family: 0,
+    exit: [0; 16],
 };
 
 /// A flow of which nothing was seen.
@@ -44,20 +45,54 @@ pub fn direction<'a>(flow: *mut Flow, index: u32) -> &'a mut Direction {
     unsafe { &mut *(&raw mut (*flow).directions).cast::<Direction>().add(index as usize & 1) }
 }
 
-const _: () = assert!(offset_of!(Direction, ethernet).is_multiple_of(align_of::<u16>()));
+const _: () = assert!(offset_of!(Direction, exit).is_multiple_of(align_of::<u32>()));
 
-/// The Ethernet addresses that the stack wrote, as [`Frame`](crate::parse::Frame) has them.
+/// Of a direction to a pod: the Ethernet addresses that the stack wrote, as [`Frame`](crate::parse::Frame) has them.
 #[inline(always)]
 pub fn ethernet(direction: &Direction) -> &[u16; 6] {
-    // SAFETY: the field is as long and, as asserted, aligned.
-    unsafe { &*(&raw const direction.ethernet).cast() }
+    // SAFETY: the field is longer and, as asserted, aligned.
+    unsafe { &*(&raw const direction.exit).cast() }
 }
 
-/// Sets [`ethernet`].
+/// Of a direction to a neighbour: the neighbour's address.
 #[inline(always)]
-pub fn set_ethernet(direction: &mut Direction, ethernet: [u16; 6]) {
-    // SAFETY: as in `ethernet`.
-    unsafe { (&raw mut direction.ethernet).cast::<[u16; 6]>().write(ethernet) };
+pub fn next_hop(direction: &Direction) -> &[u32; 4] {
+    // SAFETY: the field is as long and, as asserted, aligned.
+    unsafe { &*(&raw const direction.exit).cast() }
+}
+
+/// Remembers how a direction leaves the host.
+#[inline(always)]
+pub fn set_exit(direction: &mut Direction, exit: &Exit) {
+    let field = &raw mut direction.exit;
+    // SAFETY: as in `ethernet` and `next_hop`.
+    match exit {
+        Exit::Pod { ethernet } => {
+            direction.next_hop_family = 0;
+            unsafe { field.cast::<[u16; 6]>().write(*ethernet) };
+        }
+        Exit::Neighbour { family, address } => {
+            direction.next_hop_family = *family;
+            unsafe { field.cast::<[u32; 4]>().write(*address) };
+        }
+    }
+}
+
+/// Whether a direction is remembered to leave the host so.
+#[inline(always)]
+pub fn leaves_by(direction: &Direction, exit: &Exit) -> bool {
+    match exit {
+        Exit::Pod { ethernet } => direction.next_hop_family == 0 && self::ethernet(direction) == ethernet,
+        Exit::Neighbour { family, address } => {
+            let [one, two, three, four] = *next_hop(direction);
+            // By words, because a comparison of bytes becomes a call.
+            direction.next_hop_family == *family
+                && one == address[0]
+                && two == address[1]
+                && three == address[2]
+                && four == address[3]
+        }
+    }
 }
 
 /// The state of a flow in the map, read now.
@@ -154,7 +189,7 @@ pub fn note<H: Header>(
     direction.noted += 1;
     let tag = H::tag(&packet.key, packet.direction);
     if let Some(note) = noted::<H>(tag) {
-        *note = H::note(packet.key, packet.direction);
+        *note = H::note(packet);
         set_tag(ctx, tag);
     }
 }
@@ -162,10 +197,9 @@ pub fn note<H: Header>(
 /// Takes the tag off a packet and says whether it entered the host as what it leaves as.
 #[inline(always)]
 pub fn entered_as<H: Header>(ctx: &TcContext, packet: &Packet<H>) -> bool {
-    // SAFETY: a read of the context, which the verifier checks.
-    let tag = unsafe { (*ctx.skb.skb).tc_index } as u16;
+    let tag = tag_of(ctx);
     untag(ctx);
-    tag != 0 && noted::<H>(tag).is_some_and(|note| H::is_note(note, &packet.key, packet.direction))
+    tag != 0 && noted::<H>(tag).is_some_and(|note| H::is_note(note, packet))
 }
 
 /// The note under a tag.
@@ -180,6 +214,24 @@ fn noted<'a, H: Header>(tag: u16) -> Option<&'a mut H::Note> {
 #[inline(always)]
 pub fn untag(ctx: &TcContext) {
     set_tag(ctx, 0);
+}
+
+/// Marks a packet that is redirected to a neighbour, for `egress` at the uplink.
+#[inline(always)]
+pub fn tag_redirected(ctx: &TcContext) {
+    set_tag(ctx, REDIRECTED_TAG);
+}
+
+/// Whether the packet bears that mark.
+#[inline(always)]
+pub fn is_redirected(ctx: &TcContext) -> bool {
+    tag_of(ctx) == REDIRECTED_TAG
+}
+
+#[inline(always)]
+fn tag_of(ctx: &TcContext) -> u16 {
+    // SAFETY: a read of the context, which the verifier checks.
+    unsafe { (*ctx.skb.skb).tc_index as u16 }
 }
 
 /// `tc_index` is kept while the stack forwards a packet, and nothing but traffic control looks at it.

@@ -1,6 +1,7 @@
 //! What the two versions of IP differ in. Everything else is written once and compiled for each.
 
 use aya_ebpf::{
+    bindings::bpf_fib_lookup,
     btf_maps::{Array, LruHashMap},
     programs::TcContext,
 };
@@ -8,6 +9,8 @@ use minicni_common::{
     Endpoint, Flow, Reason,
     names::{MAX_FLOWS, NOTE_ENTRIES},
 };
+
+use crate::parse::Packet;
 
 /// A flow cache.
 pub type Flows<K> = LruHashMap<K, Flow, { MAX_FLOWS as usize }>;
@@ -31,17 +34,23 @@ pub trait Header: Copy {
     fn length(&self) -> usize;
     /// TTL or hop limit.
     fn ttl(&self) -> u8;
+    /// Type of service or traffic class.
+    fn class(&self) -> u8;
     /// Takes one off [`ttl`](Self::ttl), which is not 0, as a router does.
     fn decrement_ttl(&mut self, ctx: &TcContext);
+    /// Says in a question to the kernel's routes what they go by: family, addresses, and class of traffic.
+    fn ask(&self, question: &mut bpf_fib_lookup);
 
     /// The key and the direction of a packet; ports are in host byte order.
     fn key(source: (Self::Address, u16), destination: (Self::Address, u16), protocol: u8) -> (Self::Key, u32);
     /// The two addresses of a key.
     fn ends(key: &Self::Key) -> (Self::Address, Self::Address);
+    /// The two ports of a key.
+    fn ports(key: &Self::Key) -> [u16; 2];
     fn tag(key: &Self::Key, direction: u32) -> u16;
-    fn note(key: Self::Key, direction: u32) -> Self::Note;
-    /// Whether a note is that of this key and direction.
-    fn is_note(note: &Self::Note, key: &Self::Key, direction: u32) -> bool;
+    fn note(packet: &Packet<Self>) -> Self::Note;
+    /// Whether a note is that of a packet that now leaves, and differs from it by one of TTL or hop limit alone.
+    fn is_note(note: &Self::Note, leaving: &Packet<Self>) -> bool;
     fn flows() -> &'static Flows<Self::Key>;
     fn notes() -> &'static Notes<Self::Note>;
 

@@ -1,5 +1,7 @@
 //! A packet enters the host: redirect it, or note it and leave it to the stack.
 
+use core::mem::offset_of;
+
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::{bpf_jiffies64, bpf_redirect_peer},
@@ -9,7 +11,7 @@ use aya_log_ebpf::debug;
 use minicni_common::{Direction, Endpoint, EndpointKind, Flow, Reason};
 
 use crate::{
-    drop, flow,
+    drop, exit, flow,
     header::Header,
     ipv4::Ipv4,
     ipv6::Ipv6,
@@ -23,11 +25,31 @@ pub fn run(ctx: &TcContext) -> i32 {
     match parse::ether_type(ctx) {
         Some(Ipv4::ETHER_TYPE) => entered::<Ipv4>(ctx),
         Some(Ipv6::ETHER_TYPE) => entered::<Ipv6>(ctx),
-        other => {
-            let reason = if other.is_some() { Reason::NotIp } else { Reason::Malformed };
-            stack(if endpoint(interface(ctx)).is_some() { reason } else { Reason::UnknownInterface })
-        }
+        Some(parse::VLAN | parse::SERVICE_VLAN) => tagged_again(ctx),
+        Some(_) => other(ctx, Reason::NotIp),
+        None => other(ctx, Reason::Malformed),
     }
+}
+
+/// A frame with a second VLAN tag enters: the kernel took the first off before it asked us. Of tags for VLAN 0 it takes off
+/// any number, and would then route what is behind them, which nobody here has looked at:
+/// <https://elixir.bootlin.com/linux/v6.12/source/net/core/dev.c#L5660>
+#[inline(always)]
+fn tagged_again(ctx: &TcContext) -> i32 {
+    match maps::endpoint(interface(ctx)) {
+        Some(endpoint) if is_checked(endpoint) && !has_foreign_mac(ctx, endpoint) => drop(Reason::SpoofedSource),
+        _ => other(ctx, Reason::NotIp),
+    }
+}
+
+/// What is not IP enters.
+#[inline(always)]
+fn other(ctx: &TcContext, reason: Reason) -> i32 {
+    flow::untag(ctx);
+    let Some(endpoint) = maps::endpoint(interface(ctx)) else {
+        return stack(Reason::UnknownInterface);
+    };
+    if has_foreign_mac(ctx, endpoint) { drop(Reason::SpoofedMac) } else { stack(reason) }
 }
 
 /// An IP packet enters.
@@ -60,7 +82,8 @@ fn redirect<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: *mut Flow, now
     let there: &Direction = flow::direction(flow, packet.direction);
     let back: &Direction = flow::direction(flow, packet.direction ^ 1);
     let age = now.wrapping_sub(there.noted_at);
-    let (out, ethernet) = (there.out_ifindex, *flow::ethernet(there));
+    let (out, family) = (there.out_ifindex, there.next_hop_family);
+    let (ethernet, next_hop) = (*flow::ethernet(there), *flow::next_hop(there));
     if there.in_ifindex != ifindex
         || packet.tcp_flags & (SYN | FIN | RST) != 0
         || packet.ttl <= 1
@@ -81,10 +104,16 @@ fn redirect<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: *mut Flow, now
     let frame = parse::headers::<H>(ctx, size_of::<Frame<H>>())?;
     // SAFETY: `headers` found the whole struct inside the packet, and IP headers are packed as it is.
     unsafe {
-        (*frame).ethernet = ethernet;
+        if family == 0 {
+            (*frame).ethernet = ethernet;
+        }
         (*(&raw mut (*frame).ip)).decrement_ttl(ctx);
     }
     maps::count(Reason::Redirected);
+    if family != 0 {
+        flow::tag_redirected(ctx);
+        return Some(exit::to_neighbour(out, family, next_hop));
+    }
     // SAFETY: the helper takes any index; one that does not exist drops the packet.
     Some(unsafe { bpf_redirect_peer(out, 0) } as i32)
 }
@@ -94,12 +123,16 @@ fn redirect<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: *mut Flow, now
 fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: Option<*mut Flow>, now: u64) -> i32 {
     flow::untag(ctx);
     let ifindex = interface(ctx);
-    let Some(endpoint) = endpoint(ifindex) else {
+    let Some(endpoint) = maps::endpoint(ifindex) else {
         return stack(Reason::UnknownInterface);
     };
-    let (source, destination) = packet.addresses();
-    if is_spoofed::<H>(endpoint, source, destination) {
-        return drop(Reason::SpoofedSource);
+    // Only pods begin flows here, so that neither what the host itself receives nor what it forwards to other hosts fills
+    // the cache.
+    if flow.is_none() && endpoint.kind != EndpointKind::Pod as u32 {
+        return stack(Reason::NotOfPod);
+    }
+    if let Err(reason) = is_honest::<H>(ctx, endpoint, Some(packet.addresses())) {
+        return drop(reason);
     }
     if let Err(reason) = qualifies(packet, endpoint) {
         return stack(reason);
@@ -141,7 +174,7 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: Option<*mut Flow>
 /// Whether packets like this one may ever be redirected.
 #[inline(always)]
 fn qualifies<H: Header>(packet: &Packet<H>, endpoint: &Endpoint) -> Result<(), Reason> {
-    if endpoint.flags & Endpoint::NO_FAST_PATH != 0 {
+    if endpoint.flags & (Endpoint::NO_FAST_PATH | Endpoint::NO_SPOOF_CHECK) != 0 {
         return Err(Reason::OptedOut);
     }
     if packet.tcp && !maps::tcp() {
@@ -160,27 +193,50 @@ fn qualifies<H: Header>(packet: &Packet<H>, endpoint: &Endpoint) -> Result<(), R
 /// A packet that the fast path cannot take; its source address still has to be right.
 #[inline(always)]
 fn unfit<H: Header>(ctx: &TcContext, other: &Other<H>) -> i32 {
-    let Some(endpoint) = endpoint(interface(ctx)) else {
+    flow::untag(ctx);
+    let Some(endpoint) = maps::endpoint(interface(ctx)) else {
         return stack(Reason::UnknownInterface);
     };
-    if let Some((source, destination)) = other.addresses
-        && is_spoofed::<H>(endpoint, source, destination)
-    {
-        return drop(Reason::SpoofedSource);
+    match is_honest::<H>(ctx, endpoint, other.addresses) {
+        Ok(()) => stack(other.reason),
+        Err(reason) => drop(reason),
     }
-    stack(other.reason)
 }
 
-/// Whether a packet from a pod bears a source address that is not the pod's.
+/// Whether a packet with these addresses comes from whom it says, or why it has to be dropped.
 #[inline(always)]
-fn is_spoofed<H: Header>(endpoint: &Endpoint, source: H::Address, destination: H::Address) -> bool {
-    endpoint.kind == EndpointKind::Pod as u32 && !H::may_send(endpoint, source, destination)
+fn is_honest<H: Header>(
+    ctx: &TcContext,
+    endpoint: &Endpoint,
+    addresses: Option<(H::Address, H::Address)>,
+) -> Result<(), Reason> {
+    if !is_checked(endpoint) {
+        return Ok(());
+    }
+    if has_foreign_mac(ctx, endpoint) {
+        return Err(Reason::SpoofedMac);
+    }
+    match addresses {
+        Some((source, destination)) if !H::may_send(endpoint, source, destination) => Err(Reason::SpoofedSource),
+        _ => Ok(()),
+    }
 }
 
+/// Whether an endpoint is a pod that has to send with its own addresses.
 #[inline(always)]
-fn endpoint<'a>(ifindex: u32) -> Option<&'a Endpoint> {
-    // SAFETY: an entry that is deleted meanwhile belongs to an interface that is being deleted.
-    unsafe { maps::ENDPOINTS.get(ifindex) }
+fn is_checked(endpoint: &Endpoint) -> bool {
+    endpoint.kind == EndpointKind::Pod as u32 && endpoint.flags & Endpoint::NO_SPOOF_CHECK == 0
+}
+
+const _: () = assert!(offset_of!(Endpoint, mac).is_multiple_of(align_of::<u16>()));
+
+/// Whether a frame from a pod bears a source MAC address that is not the pod's.
+#[inline(always)]
+fn has_foreign_mac(ctx: &TcContext, endpoint: &Endpoint) -> bool {
+    // SAFETY: the field is as long and, as asserted, aligned.
+    let [one, two, three] = unsafe { *(&raw const endpoint.mac).cast::<[u16; 3]>() };
+    let is_own = |mac: [u16; 3]| mac[0] == one && mac[1] == two && mac[2] == three;
+    is_checked(endpoint) && parse::source_mac(ctx).is_some_and(|mac| !is_own(mac))
 }
 
 #[inline(always)]

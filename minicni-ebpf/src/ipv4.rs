@@ -1,15 +1,17 @@
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::{bindings::bpf_fib_lookup, programs::TcContext};
 use minicni_common::{Endpoint, FlowKey4, Note4, Reason};
 
 use crate::{
     header::{Flows, Header, Notes},
     maps,
+    parse::Packet,
 };
 
 /// Version 4 and five words of header, so no options.
 const VERSION_AND_LENGTH: u8 = 0x45;
 /// The offset, "more fragments" and the reserved bit; "don't fragment" is not among them.
 const FRAGMENT_BITS: u16 = 0xbfff;
+const AF_INET: u8 = 2;
 /// 255.255.255.255, the destination of a DHCP client that has no address yet.
 const BROADCAST: u32 = u32::MAX;
 
@@ -68,11 +70,24 @@ impl Header for Ipv4 {
     }
 
     #[inline(always)]
+    fn class(&self) -> u8 {
+        self.tos
+    }
+
+    #[inline(always)]
     fn decrement_ttl(&mut self, _: &TcContext) {
         self.ttl -= 1;
         // As ip_decrease_ttl() does: https://elixir.bootlin.com/linux/v6.12/source/include/net/ip.h#L470
         let sum = u32::from(self.checksum) + u32::from(0x0100_u16.to_be());
         self.checksum = (sum + u32::from(sum >= 0xffff)) as u16;
+    }
+
+    #[inline(always)]
+    fn ask(&self, question: &mut bpf_fib_lookup) {
+        question.family = AF_INET;
+        question.__bindgen_anon_2.tos = self.tos;
+        question.__bindgen_anon_3.ipv4_src = self.source;
+        question.__bindgen_anon_4.ipv4_dst = self.destination;
     }
 
     #[inline(always)]
@@ -86,18 +101,26 @@ impl Header for Ipv4 {
     }
 
     #[inline(always)]
+    fn ports(key: &FlowKey4) -> [u16; 2] {
+        key.ports
+    }
+
+    #[inline(always)]
     fn tag(key: &FlowKey4, direction: u32) -> u16 {
         key.tag(direction)
     }
 
     #[inline(always)]
-    fn note(key: FlowKey4, direction: u32) -> Note4 {
-        Note4 { key, direction }
+    fn note(packet: &Packet<Self>) -> Note4 {
+        Note4 { key: packet.key, direction: packet.direction as u16, ttl: packet.ttl, class: packet.class }
     }
 
     #[inline(always)]
-    fn is_note(note: &Note4, key: &FlowKey4, direction: u32) -> bool {
-        *note == Self::note(*key, direction)
+    fn is_note(note: &Note4, leaving: &Packet<Self>) -> bool {
+        note.key == leaving.key
+            && note.direction == leaving.direction as u16
+            && note.ttl == leaving.ttl.wrapping_add(1)
+            && note.class == leaving.class
     }
 
     #[inline(always)]

@@ -1,12 +1,14 @@
-use aya_ebpf::{helpers::bpf_csum_update, programs::TcContext};
+use aya_ebpf::{bindings::bpf_fib_lookup, helpers::bpf_csum_update, programs::TcContext};
 use minicni_common::{Endpoint, FlowKey6, Note6, Reason};
 
 use crate::{
     header::{Flows, Header, Notes},
     maps,
+    parse::Packet,
 };
 
 const FRAGMENT: u8 = 44;
+const AF_INET6: u8 = 10;
 /// The loopback address, `::1`.
 const LOOPBACK: u128 = 1_u128.to_be();
 /// The unspecified address, `::`.
@@ -67,6 +69,11 @@ impl Header for Ipv6 {
     }
 
     #[inline(always)]
+    fn class(&self) -> u8 {
+        self.version_and_class << 4 | self.class_and_flow[0] >> 4
+    }
+
+    #[inline(always)]
     fn decrement_ttl(&mut self, ctx: &TcContext) {
         self.hop_limit -= 1;
         // No checksum of its own makes up for it in the sum over the packet that a network card may have left in
@@ -74,6 +81,15 @@ impl Header for Ipv6 {
         let minus_one = !1_u16.to_be();
         // SAFETY: the context is the one the kernel gave us; the helper touches no packet pointer.
         unsafe { bpf_csum_update(ctx.skb.skb, u32::from(minus_one)) };
+    }
+
+    #[inline(always)]
+    fn ask(&self, question: &mut bpf_fib_lookup) {
+        let [one, two, three] = self.class_and_flow;
+        question.family = AF_INET6;
+        question.__bindgen_anon_2.flowinfo = u32::from_ne_bytes([self.version_and_class & 0x0f, one, two, three]);
+        question.__bindgen_anon_3.ipv6_src = words(self.source);
+        question.__bindgen_anon_4.ipv6_dst = words(self.destination);
     }
 
     #[inline(always)]
@@ -87,20 +103,28 @@ impl Header for Ipv6 {
     }
 
     #[inline(always)]
+    fn ports(key: &FlowKey6) -> [u16; 2] {
+        key.ports
+    }
+
+    #[inline(always)]
     fn tag(key: &FlowKey6, direction: u32) -> u16 {
         key.tag(direction)
     }
 
     #[inline(always)]
-    fn note(key: FlowKey6, direction: u32) -> Note6 {
-        Note6 { key, direction }
+    fn note(packet: &Packet<Self>) -> Note6 {
+        Note6 { key: packet.key, direction: packet.direction as u16, ttl: packet.ttl, class: packet.class }
     }
 
     #[inline(always)]
-    fn is_note(note: &Note6, key: &FlowKey6, direction: u32) -> bool {
+    fn is_note(note: &Note6, leaving: &Packet<Self>) -> bool {
         // By words, because a comparison of bytes becomes a call.
         let words = |key: &FlowKey6| (Self::ends(key), key.ports, key.protocol);
-        words(&note.key) == words(key) && note.direction == direction
+        words(&note.key) == words(&leaving.key)
+            && note.direction == leaving.direction as u16
+            && note.ttl == leaving.ttl.wrapping_add(1)
+            && note.class == leaving.class
     }
 
     #[inline(always)]
@@ -137,6 +161,12 @@ impl Header for Ipv6 {
 }
 
 #[inline(always)]
+fn words(address: u128) -> [u32; 4] {
+    // SAFETY: both are sixteen bytes in which any bit pattern is valid.
+    unsafe { core::mem::transmute(address) }
+}
+
+#[inline(always)]
 fn first(address: u128) -> u8 {
     address.to_ne_bytes()[0]
 }
@@ -147,8 +177,9 @@ fn is_link_local(address: u128) -> bool {
     first(address) == 0xfe && address.to_ne_bytes()[1] & 0xc0 == 0x80
 }
 
-/// ff02::/16, multicast that no router forwards.
+/// Multicast that no router forwards: ff02::/16, and the same with any flags, ff12::/16 say.
+/// <https://www.rfc-editor.org/rfc/rfc4291#section-2.7>
 #[inline(always)]
 fn is_link_scoped(address: u128) -> bool {
-    first(address) == 0xff && address.to_ne_bytes()[1] == 0x02
+    first(address) == 0xff && address.to_ne_bytes()[1] & 0x0f == 0x02
 }

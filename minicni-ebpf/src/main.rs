@@ -7,6 +7,7 @@
 #![no_main]
 
 mod egress;
+mod exit;
 mod flow;
 mod header;
 mod ingress;

@@ -86,6 +86,13 @@ pub fn generation(ifindex: u32) -> u64 {
     GENERATIONS.get(slot(ifindex)).copied().unwrap_or_default()
 }
 
+/// What an interface is; `None` where nobody has entered it.
+#[inline(always)]
+pub fn endpoint<'a>(ifindex: u32) -> Option<&'a Endpoint> {
+    // SAFETY: an entry that is deleted meanwhile belongs to an interface that is being deleted or given up.
+    unsafe { ENDPOINTS.get(ifindex) }
+}
+
 /// Adds one to the counter of a reason on this CPU.
 #[inline(always)]
 pub fn count(reason: Reason) {

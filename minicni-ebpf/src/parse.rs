@@ -12,6 +12,10 @@ const PACKET_HOST: u32 = 0;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
 
+/// A VLAN tag follows: IEEE 802.1Q and 802.1ad.
+pub const VLAN: u16 = 0x8100;
+pub const SERVICE_VLAN: u16 = 0x88a8;
+
 pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
 pub const RST: u8 = 0x04;
@@ -49,6 +53,7 @@ pub struct Packet<H: Header> {
     pub direction: u32,
     pub tcp_flags: u8,
     pub ttl: u8,
+    pub class: u8,
     pub tcp: bool,
 }
 
@@ -58,6 +63,13 @@ impl<H: Header> Packet<H> {
     pub fn addresses(&self) -> (H::Address, H::Address) {
         // Not kept beside the key: the fast path has no use for them, and no register.
         let (first, second) = H::ends(&self.key);
+        if self.direction == 0 { (first, second) } else { (second, first) }
+    }
+
+    /// Of source and destination, in host byte order.
+    #[inline(always)]
+    pub fn ports(&self) -> (u16, u16) {
+        let [first, second] = H::ports(&self.key);
         if self.direction == 0 { (first, second) } else { (second, first) }
     }
 }
@@ -75,6 +87,15 @@ pub fn ether_type(ctx: &TcContext) -> Option<u16> {
     let frame = headers::<()>(ctx, Frame::<()>::IP)?;
     // SAFETY: `headers` found the Ethernet header inside the packet.
     Some(u16::from_be(unsafe { (*frame).ether_type }))
+}
+
+/// The source MAC address, when there is a whole Ethernet header.
+#[inline(always)]
+pub fn source_mac(ctx: &TcContext) -> Option<[u16; 3]> {
+    let frame = headers::<()>(ctx, Frame::<()>::IP)?;
+    // SAFETY: `headers` found the Ethernet header inside the packet.
+    let [_, _, _, one, two, three] = unsafe { (*frame).ethernet };
+    Some([one, two, three])
 }
 
 /// The packet's headers for reading and writing, when `length` bytes of it are there and contiguous.
@@ -130,7 +151,7 @@ pub fn parse<H: Header>(ctx: &TcContext) -> Result<Packet<H>, Other<H>> {
     if length < size_of::<H>() + header || Frame::<H>::IP + length > ctx.len() as usize {
         return Err(other(Reason::Malformed));
     }
-    let ttl = ip.ttl();
+    let (ttl, class) = (ip.ttl(), ip.class());
     let (source_port, destination_port) = (u16::from_be(frame.source_port), u16::from_be(frame.destination_port));
     let (key, direction) = H::key((source, source_port), (destination, destination_port), protocol);
     let tcp_flags = if tcp {
@@ -142,7 +163,7 @@ pub fn parse<H: Header>(ctx: &TcContext) -> Result<Packet<H>, Other<H>> {
     } else {
         0
     };
-    Ok(Packet { key, direction, tcp_flags, ttl, tcp })
+    Ok(Packet { key, direction, tcp_flags, ttl, class, tcp })
 }
 
 /// TCP or UDP, or why it is neither.

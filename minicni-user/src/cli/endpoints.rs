@@ -93,8 +93,8 @@ fn without_programs(
     });
     let mut found = Vec::new();
     for link in others {
-        let qdiscs = keep(socket.qdiscs(link.ifindex), problems).unwrap_or_default();
-        if qdiscs.iter().any(|qdisc| qdisc.ingress_block == Some(attach::INGRESS_BLOCK)) {
+        let block = keep(socket.hook_qdisc(link.ifindex), problems).flatten().and_then(|qdisc| qdisc.ingress_block);
+        if block == Some(attach::INGRESS_BLOCK) {
             problems.push(format!("{} is not in the endpoint map: its flows stay in the stack", link.name));
             continue;
         }

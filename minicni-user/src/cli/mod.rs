@@ -4,6 +4,7 @@ mod daemon;
 mod endpoints;
 mod ipam;
 mod status;
+mod uplinks;
 
 use std::{path::PathBuf, process::ExitCode};
 

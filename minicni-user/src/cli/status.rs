@@ -8,6 +8,7 @@ use super::{
     Directories,
     endpoints::{self, EndpointView},
     table,
+    uplinks::{self, UplinkView},
 };
 use crate::{
     daemon::plan::ROUTE_PROTOCOL,
@@ -33,6 +34,7 @@ struct View {
     node: Option<Facts>,
     daemon: bool,
     endpoints: Vec<EndpointView>,
+    uplinks: Vec<UplinkView>,
     routes: Vec<RouteView>,
     flows: FlowsView,
     packets: Packets,
@@ -105,6 +107,7 @@ impl View {
         Self {
             daemon,
             endpoints: if ebpf { endpoints::collect(pins, &links, &mut problems) } else { Vec::new() },
+            uplinks: if ebpf { uplinks::collect(pins, &links, &mut problems) } else { Vec::new() },
             routes: keep(routes(&links), &mut problems).unwrap_or_default(),
             flows: if ebpf { flows(pins, &mut problems) } else { FlowsView::default() },
             packets: Packets::new(&counted),
@@ -220,6 +223,10 @@ impl std::fmt::Display for View {
         });
         let header = ["address", "pod", "interface", "mac", "fast path"];
         writeln!(f, "Endpoints\n{}\n", table(&header, rows.collect()))?;
+        let rows = self.uplinks.iter().map(|uplink| {
+            vec![uplink.interface.clone(), uplink.ifindex.to_string(), uplink.attached.unwrap_or("no").to_owned()]
+        });
+        writeln!(f, "Uplinks\n{}\n", table(&["interface", "index", "attached"], rows.collect()))?;
         let rows = self.routes.iter().map(|route| {
             vec![route.destination.clone(), route.via.clone().unwrap_or_default(), route.interface.clone()]
         });

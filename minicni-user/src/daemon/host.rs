@@ -9,6 +9,7 @@ use super::{
     plan::{LocalPrefix, same_family},
     reconcile::Report,
     run::{Options, RunError, log_report},
+    uplinks::{Uplinks, desired},
 };
 use crate::{
     datapath::{DatapathError, Generations},
@@ -29,6 +30,7 @@ pub(super) struct Host {
     /// Whether pods of this node have IPv6 addresses, and the host therefore forwards IPv6.
     ipv6: bool,
     told: Option<DaemonReport>,
+    uplinks: Uplinks,
     /// Whether routes changed since the flows were last made to prove themselves again.
     flows_outdated: bool,
 }
@@ -43,7 +45,15 @@ impl Host {
         // Whether there is IPv6 is known with the nodes.
         let mode = prepared(options, false)?;
         // Whatever happened to the routes while no daemon looked.
-        Ok(Self { options: options.clone(), mode, facts: None, ipv6: false, told: None, flows_outdated: true })
+        Ok(Self {
+            options: options.clone(),
+            mode,
+            facts: None,
+            ipv6: false,
+            told: None,
+            uplinks: Uplinks::default(),
+            flows_outdated: true,
+        })
     }
 
     pub(super) fn mode(&self) -> &Mode {
@@ -83,6 +93,13 @@ impl Host {
         }
     }
 
+    /// Attaches the programs where this node meets the others.
+    pub(super) fn keep_uplinks(&mut self, nodes: &[Node], me: &str, report: &Report, problems: &mut Vec<String>) {
+        if matches!(self.mode, Mode::Ebpf { .. }) {
+            self.uplinks.reconcile(&self.options.pins, &desired(nodes, me, report), problems);
+        }
+    }
+
     /// What was proven before a route changed says nothing about the new one.
     fn forget_flows(&self) -> Result<(), DatapathError> {
         match &self.mode {
@@ -106,6 +123,12 @@ impl Host {
         };
         if node.pod_cidrs.is_empty() {
             problems.push(format!("node {me}: spec.podCIDR is missing; no pod can get an address before it is there"));
+            return;
+        }
+        // Why is said where the routes are. A route to a pod would cut this host off from a node.
+        let mut node_ips = nodes.iter().flat_map(|node| &node.internal_ips);
+        if node_ips.any(|ip| node.pod_cidrs.iter().any(|cidr| cidr.contains(ip))) {
+            problems.push(format!("node {me}: spec.podCIDR covers a node's address; no pod gets one of it"));
             return;
         }
         let uplink_mtu = care_for_uplinks(node, local, problems);
@@ -194,7 +217,9 @@ fn care_for(uplink: &LocalPrefix) -> Result<Option<u32>, LinkError> {
     if uplink.address.is_ipv4() {
         loosen_rp_filter(&uplink.ifname)?;
     }
-    Ok(Socket::open()?.link_by_index(uplink.ifindex)?.map(|link| link.mtu))
+    let link = Socket::open()?.link_by_index(uplink.ifindex)?;
+    // Where the node's address is on the loopback device, that device's MTU says nothing about the way to others.
+    Ok(link.map(|link| link.mtu).filter(|_| uplink.ifname != "lo"))
 }
 
 fn loosen_rp_filter(uplink: &str) -> Result<(), LinkError> {
@@ -211,7 +236,24 @@ fn loosen_rp_filter(uplink: &str) -> Result<(), LinkError> {
 
 fn prepared(options: &Options, ipv6: bool) -> Result<Mode, NodeError> {
     let _lock = options.state.lock()?;
-    prepare(&options.pins, Settings { datapath: options.datapath, ebpf_log_level: options.ebpf_log_level, ipv6 })
+    let settings = Settings { datapath: options.datapath, ebpf_log_level: options.ebpf_log_level, ipv6 };
+    let mode = prepare(&options.pins, settings)?;
+    tell_mode(options, &mode)?;
+    Ok(mode)
+}
+
+/// Tells the plugin of the datapath before the node is known, which may take long: an ADD would else act on what an
+/// earlier daemon wrote, or prepare the node itself, with the programs that this daemon was told to do without. The caller
+/// holds the lock of the node.
+fn tell_mode(options: &Options, mode: &Mode) -> Result<(), NodeError> {
+    let facts = match Facts::read(&options.state).ok().flatten() {
+        Some(facts) if facts.datapath == *mode => return Ok(()),
+        Some(facts) => Facts { datapath: mode.clone(), ..facts },
+        // Programs are found without being told of.
+        None if matches!(mode, Mode::Ebpf { .. }) => return Ok(()),
+        None => Facts::new(mode.clone())?,
+    };
+    facts.write(&options.state)
 }
 
 fn listed(addresses: &[IpAddr]) -> String {

@@ -2,9 +2,10 @@
 //!
 //! [`mod@file`] (or, later, the API server) yields [`nodes`]; [`plan`] decides, without touching anything, which routes
 //! they ask for and what has to change; [`routes`] reads and changes the kernel; [`watch`] tells when somebody else
-//! did; [`reconcile`] composes these, and [`run`] is the loop around it all. `sweep` releases the leases of pods that are
-//! gone.
+//! did; [`reconcile`] composes these, and [`run`] is the loop around it all. `rules`, beside it, makes flows prove
+//! themselves again when the stack may treat them in another way. `sweep` releases the leases of pods that are gone.
 
+mod changes;
 mod debounce;
 pub mod file;
 mod host;
@@ -13,8 +14,10 @@ pub mod nodes;
 pub mod plan;
 pub mod reconcile;
 pub mod routes;
+mod rules;
 pub mod run;
 mod sweep;
+mod uplinks;
 pub mod watch;
 
 #[cfg(test)]

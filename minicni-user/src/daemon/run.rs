@@ -20,12 +20,13 @@ use super::{
     nodes::Node,
     reconcile::{Report, reconcile},
     routes::Kernel,
+    rules::Rules,
     sweep::{Limits, Sweeper},
     watch::RouteWatch,
 };
 use crate::{
     datapath::Pins,
-    node::{Datapath, NodeError, StateDir},
+    node::{Datapath, Mode, NodeError, StateDir},
 };
 
 /// How often everything is looked at without a reason.
@@ -94,6 +95,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     };
     // Subscribed first, so that no change between looking and listening is missed.
     let mut watch = RouteWatch::new()?;
+    let rules = Rules::listen(options.pins.clone()).map_err(system("start the thread that listens for rules"))?;
     let mut file = NodesFile::watch(&options.nodes)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(system("listen for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("listen for SIGINT"))?;
@@ -104,6 +106,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let pins = options.pins.clone();
     let mut daemon = Daemon {
         host: Host::prepare(&options)?,
+        rules,
         sweeper: Sweeper::new(options.state.clone(), options.pins.clone(), Limits::DAEMON),
         nodes: None,
         file_error: None,
@@ -168,6 +171,7 @@ struct Daemon {
     options: Options,
     me: String,
     host: Host,
+    rules: Rules,
     sweeper: Sweeper,
     kernel: Kernel,
     /// The last good ones.
@@ -213,10 +217,14 @@ impl Daemon {
                     let own = nodes.iter().filter(|node| node.name == self.me).flat_map(|node| &node.internal_ips);
                     self.at_home = own.into_iter().any(|ip| report.local.iter().any(|prefix| prefix.address == *ip));
                     self.host.routes_changed(&report, &mut problems);
+                    self.host.keep_uplinks(nodes, &self.me, &report, &mut problems);
                     self.host.publish(nodes, &self.me, &report.local, self.options.mtu, &mut problems);
                 }
                 Err(error) => problems.push(error.to_string()),
             }
+        }
+        if matches!(self.host.mode(), Mode::Ebpf { .. }) {
+            problems.extend(self.rules.problems());
         }
         problems.extend_from_slice(self.sweeper.problems());
         self.host.tell(problems);

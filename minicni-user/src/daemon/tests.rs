@@ -1,5 +1,6 @@
 //! Against the real kernel: every test runs in a network namespace of its own and needs root.
 
+mod rules;
 mod sweep;
 
 use std::fmt::Write;

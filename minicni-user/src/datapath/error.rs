@@ -1,6 +1,11 @@
 use std::{io, path::PathBuf};
 
-use aya::{EbpfError, maps::MapError, pin::PinError, programs::ProgramError};
+use aya::{
+    EbpfError,
+    maps::MapError,
+    pin::PinError,
+    programs::{ProgramError, links::LinkError},
+};
 
 /// What can go wrong with programs, maps and pins.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +62,24 @@ pub enum DatapathError {
         path: PathBuf,
         /// Why it failed.
         source: ProgramError,
+    },
+    /// A program could not be attached to an interface, or what is attached there not be seen.
+    #[error("{action} interface {interface}: {source}")]
+    Attach {
+        /// What was attempted.
+        action: &'static str,
+        /// Where.
+        interface: String,
+        /// Why it failed.
+        source: ProgramError,
+    },
+    /// The pinned link between a program and an interface could not be opened.
+    #[error("open pinned link {}: {source}; remove it, and minicnid attaches its program anew", path.display())]
+    Link {
+        /// Its pin.
+        path: PathBuf,
+        /// Why it failed.
+        source: LinkError,
     },
     /// A pinned map could not be opened, read or written.
     #[error("{action} map {}: {source}", path.display())]

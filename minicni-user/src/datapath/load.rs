@@ -70,7 +70,7 @@ fn load_program(ebpf: &mut Ebpf, name: &'static str, pin: &Path) -> Result<(), D
 }
 
 /// The shape of a map, because aya reuses a pinned map without a look at it.
-struct Shape {
+pub(super) struct Shape {
     map: MapName,
     kind: MapType,
     key: usize,
@@ -88,8 +88,16 @@ impl Shape {
         if !path.exists() {
             return Ok(());
         }
-        let failed = |source| DatapathError::Map { action: "inspect", path: path.clone(), source };
-        let found = MapInfo::from_pin(&path).map_err(failed)?;
+        match self.difference(&path)? {
+            None => Ok(()),
+            Some((property, found, expected)) => Err(DatapathError::Shape { path, property, found, expected }),
+        }
+    }
+
+    /// What the map pinned on a path has otherwise: the property, what it is, and what it should be.
+    pub(super) fn difference(&self, path: &Path) -> Result<Option<(&'static str, u64, u64)>, DatapathError> {
+        let failed = |source| DatapathError::Map { action: "inspect", path: path.to_path_buf(), source };
+        let found = MapInfo::from_pin(path).map_err(failed)?;
         let kind = found.map_type().map_err(failed)?;
         let properties = [
             ("type", kind as u64, self.kind as u64),
@@ -97,20 +105,19 @@ impl Shape {
             ("value size", u64::from(found.value_size()), self.value as u64),
             ("max entries", u64::from(found.max_entries()), u64::from(self.entries)),
         ];
-        for (property, found, expected) in properties {
-            if found != expected {
-                return Err(DatapathError::Shape { path, property, found, expected });
-            }
-        }
-        Ok(())
+        Ok(properties.into_iter().find(|(_, found, expected)| found != expected))
     }
 }
+
+/// The shape of the endpoint map.
+pub(super) const ENDPOINT_SHAPE: Shape =
+    Shape::new(ENDPOINTS, MapType::Hash, size_of::<u32>(), size_of::<Endpoint>(), MAX_ENDPOINTS);
 
 /// The shapes of the maps that the object declares.
 fn shapes() -> [Shape; 7] {
     const INDEX: usize = size_of::<u32>();
     [
-        Shape::new(ENDPOINTS, MapType::Hash, INDEX, size_of::<Endpoint>(), MAX_ENDPOINTS),
+        ENDPOINT_SHAPE,
         Shape::new(FLOWS4, MapType::LruHash, size_of::<FlowKey4>(), size_of::<Flow>(), MAX_FLOWS),
         Shape::new(FLOWS6, MapType::LruHash, size_of::<FlowKey6>(), size_of::<Flow>(), MAX_FLOWS),
         Shape::new(NOTES4, MapType::Array, INDEX, size_of::<Note4>(), NOTE_ENTRIES),

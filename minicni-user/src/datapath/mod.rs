@@ -4,13 +4,17 @@
 mod constants;
 mod error;
 mod flows;
+mod links;
 mod load;
 mod maps;
+mod older;
 mod pins;
 
 pub use constants::Constants;
 pub use error::DatapathError;
 pub use flows::{FlowKey, Flows};
+pub use links::{attach_tcx, detach_tcx, has_tcx, links};
 pub use load::{OBJECT, load};
 pub use maps::{Endpoints, Generations, counters};
+pub use older::adopt;
 pub use pins::{Pins, Programs};

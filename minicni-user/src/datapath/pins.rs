@@ -10,16 +10,17 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::DatapathError;
 
-/// Where programs and maps are pinned: `<bpfDir>/<layout version>/`.
+/// Where programs and maps are pinned: `<bpfDir>/<layout version>/`, and links to uplinks: `<bpfDir>/links/`.
 #[derive(Clone, Debug)]
 pub struct Pins {
     dir: PathBuf,
+    links: PathBuf,
 }
 
 impl Pins {
     /// The pins below `bpf_dir`, which need not exist yet.
     pub fn new(bpf_dir: &Path) -> Self {
-        Self { dir: bpf_dir.join(LAYOUT_VERSION) }
+        Self { dir: bpf_dir.join(LAYOUT_VERSION), links: bpf_dir.join("links") }
     }
 
     /// The directory of the pins.
@@ -35,6 +36,12 @@ impl Pins {
     /// The pin of a program, [`INGRESS`] or [`EGRESS`].
     pub fn program(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// The directory of the links to uplinks. One for all layout versions, so that a new version's programs replace the old
+    /// ones where these are attached.
+    pub fn links(&self) -> &Path {
+        &self.links
     }
 
     /// Fails where the directory is not, or would not be, on a bpf file system. Changes nothing.
@@ -60,14 +67,17 @@ impl Pins {
         Ok(())
     }
 
-    /// Makes the directory; fails as [`Pins::check`].
+    /// Makes the directories; fails as [`Pins::check`].
     pub(super) fn create_dir(&self) -> Result<(), DatapathError> {
         self.check()?;
-        fs::create_dir_all(&self.dir).map_err(|source| DatapathError::Pin {
-            action: "create directory",
-            path: self.dir.clone(),
-            source,
-        })
+        for dir in [&self.dir, &self.links] {
+            fs::create_dir_all(dir).map_err(|source| DatapathError::Pin {
+                action: "create directory",
+                path: dir.clone(),
+                source,
+            })?;
+        }
+        Ok(())
     }
 
     /// Opens the two pinned programs. [`DatapathError::is_missing`] tells whether they were never loaded.

@@ -7,7 +7,7 @@ use super::store::addresses;
 use super::{IpamError, LeaseState, Owner, RangeSet, Result, Store, files};
 
 /// How many lease files are opened one by one until the directory is listed instead.
-const PROBES: usize = 8;
+pub(super) const PROBES: usize = 8;
 
 impl Store {
     /// Leases one address out of every set to the owner, all or none, in the order of the sets. `pod`
@@ -62,7 +62,7 @@ impl Store {
     }
 
     /// The address last picked out of each set.
-    fn cursors(&self, sets: &[RangeSet]) -> Vec<Option<IpAddr>> {
+    pub(super) fn cursors(&self, sets: &[RangeSet]) -> Vec<Option<IpAddr>> {
         let text = files::read_link(&self.dir.join("last")).ok().flatten();
         let last = text.and_then(|text| addresses(&text).ok()).unwrap_or_default();
         sets.iter().map(|set| last.iter().copied().find(|address| set.contains(*address))).collect()

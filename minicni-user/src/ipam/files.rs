@@ -176,6 +176,19 @@ pub(super) fn each_name(dir: &Path, mut visit: impl FnMut(&str)) -> Result<()> {
     list().map_err(failed("list", dir))
 }
 
+/// Whether there is anything in a directory.
+pub(super) fn any_name(dir: &Path) -> Result<bool> {
+    let look = || -> io::Result<bool> {
+        for entry in fs::read_dir(dir)? {
+            if entry?.file_name().to_str().is_some_and(|name| !name.starts_with(TEMPORARY)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    look().map_err(failed("list", dir))
+}
+
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IpamError {
     move |source| IpamError::Io { action, path: path.to_owned(), source }
 }

@@ -155,7 +155,7 @@ impl Model {
             }
             Err(IpamError::Exhausted { .. }) => {
                 // Only what ADDs that were killed may hold, beside what callers know of, can exhaust the pool.
-                assert!(sets.iter().any(|set| usage(&store, set).0 == set.size()), "{:?}", store.list());
+                assert!(sets.iter().any(|set| usage(store, set).0 == set.size()), "{:?}", store.list());
             }
             Err(IpamError::AlreadyLeased { .. }) => assert_eq!(store.addresses_of(who).unwrap().len(), 2),
             Err(error) => assert!(happened, "{error}"),

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::allocate::PROBES;
 use super::clock::{Clock, boottime};
 use super::{Lease, LeaseState, Owner, RangeSet, Result, files};
 
@@ -111,6 +112,11 @@ impl Store {
         Ok(names.into_iter().filter_map(|name| Owner::try_from(name).ok()).collect())
     }
 
+    /// Whether anybody holds addresses, as far as [`owners`](Self::owners) would tell, but without listing them.
+    pub fn has_owners(&self) -> Result<bool> {
+        files::any_name(&self.owners_dir())
+    }
+
     /// The addresses of an owner, in the order of the range sets; none if it is unknown. One whose lease is unreadable
     /// is among them.
     pub fn addresses_of(&self, owner: &Owner) -> Result<Vec<IpAddr>> {
@@ -141,15 +147,24 @@ impl Store {
         Ok(named)
     }
 
-    /// The first of the sets that an ADD would find exhausted. Quick however many leases there are: files are read only
-    /// where every address of a set has one.
+    /// The first of the sets that an ADD would find exhausted. Mostly it looks where the next ADD will; leases are listed
+    /// only where that says nothing, and files read only where every address of a set has one.
     pub fn exhausted<'a>(&self, sets: &'a [RangeSet]) -> Result<Option<&'a RangeSet>> {
+        let has_next =
+            |set: &RangeSet, cursor| set.addresses_after(cursor).take(PROBES).any(|next| self.is_to_be_had(next));
+        if sets.iter().zip(self.cursors(sets)).all(|(set, cursor)| has_next(set, cursor)) {
+            return Ok(None);
+        }
         let named = self.named()?;
         Ok(sets.iter().find(|set| {
             let mut of_set = named.iter().filter(|address| set.contains(**address));
             u128::try_from(of_set.clone().count()).is_ok_and(|count| count >= set.size())
-                && of_set.all(|address| !matches!(self.lease(*address), None | Some(LeaseState::Cooling { .. })))
+                && !of_set.any(|address| self.is_to_be_had(*address))
         }))
+    }
+
+    fn is_to_be_had(&self, address: IpAddr) -> bool {
+        matches!(self.lease(address), None | Some(LeaseState::Cooling { .. }))
     }
 
     pub(super) fn lock(&self) -> Result<File> {

@@ -7,7 +7,7 @@ use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{
         AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask,
-        LinkFlags, LinkInfo as InfoAttribute, LinkMessage,
+        LinkFlags, LinkInfo as InfoAttribute, LinkLayerType, LinkMessage,
     },
 };
 use nix::errno::Errno;
@@ -152,6 +152,8 @@ pub struct LinkInfo {
     pub kind: Option<String>,
     /// Its Ethernet address; `None` for devices without one.
     pub mac: Option<MacAddress>,
+    /// Whether its packets have an Ethernet header (`ARPHRD_ETHER`).
+    pub ethernet: bool,
     /// Its MTU in bytes.
     pub mtu: u32,
     /// What [`alias`] set.
@@ -171,6 +173,7 @@ impl LinkInfo {
             name: String::new(),
             kind: None,
             mac: None,
+            ethernet: message.header.link_layer_type == LinkLayerType::Ether,
             mtu: 0,
             alias: None,
             up: message.header.flags.contains(LinkFlags::Up),

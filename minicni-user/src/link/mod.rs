@@ -6,7 +6,9 @@
 
 mod address;
 mod device;
+mod device_filter;
 mod error;
+mod lookup;
 mod mac;
 mod neighbour;
 mod netns;
@@ -20,7 +22,9 @@ mod traffic_control;
 
 pub use address::address;
 pub use device::{LinkInfo, VethEnd, alias, delete_group, delete_link, link_up, set_group, veth, without_link_local};
+pub use device_filter::{Hook, clsact_alone, delete_device_filter, device_filter};
 pub use error::LinkError;
+pub use lookup::{index_of, mac_of, name_of};
 pub use mac::{MacAddress, MacAddressError};
 pub use neighbour::{Neighbour, neighbour};
 pub use netns::Netns;

@@ -4,7 +4,9 @@
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, Nla as _, parse_u32};
+use netlink_packet_core::{
+    DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE, Nla as _, parse_u32,
+};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     tc::{TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcHeader, TcMessage, TcOption},
@@ -14,7 +16,7 @@ use nix::errno::Errno;
 
 use super::{LinkError, Request, Socket};
 
-const CLSACT: &str = "clsact";
+pub(super) const CLSACT: &str = "clsact";
 /// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/rtnetlink.h>
 const TCA_INGRESS_BLOCK: u16 = 13;
 const TCA_EGRESS_BLOCK: u16 = 14;
@@ -23,7 +25,7 @@ const BLOCK_MAGIC: i32 = TcHeader::TCM_IFINDEX_MAGIC_BLOCK.cast_signed();
 /// Priority and handle of the filters made here: fixed, so that making one again means the same one.
 const PRIORITY: u16 = 1;
 const HANDLE: u32 = 1;
-const ETH_P_ALL: u16 = 0x0003;
+pub(super) const ETH_P_ALL: u16 = 0x0003;
 
 /// Adds a clsact qdisc whose two hooks run the filters of the blocks with these numbers, making the blocks where needed.
 pub fn clsact(ifindex: u32, ingress_block: u32, egress_block: u32) -> Request<'static> {
@@ -65,17 +67,22 @@ pub fn block_filter<'fd>(block: u32, program: BorrowedFd<'fd>, name: &str, repla
     message.header.parent = TcHandle::from(block);
     message.header.handle = TcHandle::from(HANDLE);
     message.header.info = u32::from(PRIORITY) << 16 | u32::from(ETH_P_ALL.to_be());
-    message.attributes = vec![
+    message.attributes = classifier(program, name);
+    let operation = format!("set filter {name} on block {block}");
+    let flags = if replace { NLM_F_CREATE | NLM_F_REPLACE } else { NLM_F_CREATE | NLM_F_EXCL };
+    Request::new(operation, RouteNetlinkMessage::NewTrafficFilter(message), flags)
+}
+
+/// The attributes of a filter that runs a program, whose return value is the verdict.
+pub(super) fn classifier(program: BorrowedFd<'_>, name: &str) -> Vec<TcAttribute> {
+    vec![
         TcAttribute::Kind(TcFilterBpf::KIND.to_owned()),
         TcAttribute::Options(vec![
             TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd().cast_unsigned())),
             TcOption::Bpf(TcFilterBpfOption::ProgName(name.to_owned())),
             TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
         ]),
-    ];
-    let operation = format!("set filter {name} on block {block}");
-    let flags = if replace { NLM_F_CREATE | NLM_F_REPLACE } else { NLM_F_CREATE | NLM_F_EXCL };
-    Request::new(operation, RouteNetlinkMessage::NewTrafficFilter(message), flags)
+    ]
 }
 
 /// Takes the filter that [`block_filter`] made off a block. That there is none, or no such block, is success.
@@ -91,10 +98,10 @@ pub fn delete_block_filter(block: u32) -> Request<'static> {
         .tolerate(Errno::EINVAL)
 }
 
-/// A filter on a block.
+/// A filter on a block or a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
-    /// The classifier's kind; `bpf` for those of [`block_filter`].
+    /// The classifier's kind; `bpf` for those made here.
     pub kind: String,
     /// The id of its eBPF program.
     pub prog_id: Option<u32>,
@@ -106,10 +113,10 @@ pub struct Filter {
     pub handle: u32,
 }
 
-/// A queueing discipline.
+/// A queueing discipline at the hooks of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Qdisc {
-    /// For example `clsact`, `noqueue` or `fq_codel`.
+    /// `clsact` or `ingress`.
     pub kind: String,
     /// The shared block at its ingress hook.
     pub ingress_block: Option<u32>,
@@ -127,16 +134,23 @@ impl Socket {
         Ok(self.dump(request)?.into_iter().filter_map(filter).collect())
     }
 
-    /// The qdiscs of a device. The kernel lists those of all devices, so this costs as much as there are devices.
-    pub fn qdiscs(&mut self, ifindex: u32) -> Result<Vec<Qdisc>, LinkError> {
-        let message = TcMessage::with_index(ifindex.cast_signed());
-        let operation = format!("list qdiscs of dev {ifindex}");
-        let request = Request::new(operation, RouteNetlinkMessage::GetQueueDiscipline(message), NLM_F_DUMP);
-        Ok(self.dump(request)?.into_iter().filter_map(|answer| qdisc(answer, ifindex)).collect())
+    /// The qdisc at the ingress and egress hooks of a device, `clsact` or `ingress`; `None` if there is none. Asked for by
+    /// itself: a list is one of all devices, and while others are deleted the kernel may pass over one in it
+    /// (`tc_dump_qdisc` counts them), and does not say so.
+    pub fn hook_qdisc(&mut self, ifindex: u32) -> Result<Option<Qdisc>, LinkError> {
+        let mut message = TcMessage::with_index(ifindex.cast_signed());
+        message.header.parent = TcHandle::CLSACT;
+        let operation = format!("look for the clsact of dev {ifindex}");
+        // The answer is a notification, which the asker gets as an echo (`qdisc_get_notify`):
+        // https://elixir.bootlin.com/linux/v6.12/source/net/sched/sch_api.c#L1009
+        let request = Request::new(operation, RouteNetlinkMessage::GetQueueDiscipline(message), NLM_F_ECHO)
+            .tolerate(Errno::ENOENT)
+            .tolerate(Errno::ENODEV);
+        Ok(self.get(request)?.and_then(|answer| qdisc(answer, ifindex)))
     }
 }
 
-fn filter(answer: RouteNetlinkMessage) -> Option<Filter> {
+pub(super) fn filter(answer: RouteNetlinkMessage) -> Option<Filter> {
     let RouteNetlinkMessage::NewTrafficFilter(message) = answer else { return None };
     let mut filter = Filter {
         kind: String::new(),

@@ -15,8 +15,8 @@ pub const INGRESS_BLOCK: u32 = 0x6d6e_6901;
 /// The block of what the stack delivers to pods.
 pub const EGRESS_BLOCK: u32 = 0x6d6e_6902;
 
-const INGRESS_NAME: &str = "minicni ingress";
-const EGRESS_NAME: &str = "minicni egress";
+pub(super) const INGRESS_NAME: &str = "minicni ingress";
+pub(super) const EGRESS_NAME: &str = "minicni egress";
 
 /// The requests that attach the programs to a pod's interface.
 pub fn attachments(ifindex: u32, programs: &Programs) -> [Request<'_>; 3] {

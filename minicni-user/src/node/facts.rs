@@ -54,6 +54,12 @@ impl Facts {
         }
     }
 
+    /// As [`check_netns`](Self::check_netns), of what is written, if anything is.
+    pub fn check_home(state: &StateDir) -> Result<(), NodeError> {
+        // A malformed file says nothing about namespaces.
+        Self::read(state).ok().flatten().map_or(Ok(()), |facts| facts.check_netns(state))
+    }
+
     /// Whether the node's pods have IPv6 addresses, as far as a daemon knows.
     pub fn ipv6(&self) -> bool {
         self.pod_cidrs.iter().any(|cidr| cidr.addr().is_ipv6())

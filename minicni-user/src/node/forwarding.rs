@@ -32,14 +32,21 @@ fn keep_listening_to_routers() -> Result<(), LinkError> {
         if link.name.starts_with(HOST_PREFIX) {
             continue;
         }
-        let key = sysctl::device_key("ipv6", &link.name, "accept_ra")?;
-        match sysctl::read(&key) {
-            Ok(value) if value == ACCEPT_AS_HOST => sysctl::write(&key, ACCEPT)?,
-            Ok(_) => {}
+        match keep_listening(&link.name) {
             // It has no IPv6, as with an MTU below 1280, or is gone.
             Err(error) if is_missing(&error) => {}
-            Err(error) => return Err(error),
+            done => done?,
         }
+    }
+    Ok(())
+}
+
+/// An interface that forwards already has not listened so far.
+fn keep_listening(device: &str) -> Result<(), LinkError> {
+    let accept = sysctl::device_key("ipv6", device, "accept_ra")?;
+    let forwards = sysctl::read(&sysctl::device_key("ipv6", device, "forwarding")?)? != "0";
+    if !forwards && sysctl::read(&accept)? == ACCEPT_AS_HOST {
+        sysctl::write(&accept, ACCEPT)?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! * [`forward()`]: the kernel settings that pods need in every datapath
 //! * [`prepare()`]: these, those of the eBPF datapath, and its programs
 //! * [`attach`]: the shared tc blocks
+//! * [`uplink`]: the programs on the interfaces towards other hosts
 
 pub mod attach;
 mod error;
@@ -13,6 +14,7 @@ mod forwarding;
 mod mode;
 mod prepare;
 mod state;
+pub mod uplink;
 
 pub use error::NodeError;
 pub use facts::{DaemonReport, Facts};

@@ -5,9 +5,9 @@ use nix::{
     time::{ClockId, clock_getres},
 };
 
-use super::{Datapath, Mode, NodeError, attach, forward};
+use super::{Datapath, HOST_PREFIX, Mode, NodeError, attach, forward, uplink};
 use crate::{
-    datapath::{Constants, OBJECT, Pins, Programs, load},
+    datapath::{Constants, OBJECT, Pins, Programs, adopt, load},
     link::{Socket, sysctl},
 };
 
@@ -81,15 +81,26 @@ impl Mode {
     }
 }
 
-/// Takes the programs off the pods, and with their pins the temptation to attach them again.
+/// Takes the programs off the pods and the uplinks, and with their pins the temptation to attach them again. Before, the
+/// kernel begins to look after the pods' source addresses, as it does for pods that are wired from now on.
 fn detach(pins: &Pins) -> Result<(), NodeError> {
+    uplink::detach_all(pins)?;
     pins.remove_programs()?;
-    Ok(Socket::open()?.batch(attach::detachments().into())?)
+    let mut socket = Socket::open()?;
+    for link in socket.links()?.into_iter().filter(|link| link.name.starts_with(HOST_PREFIX)) {
+        match sysctl::write(&sysctl::device_key("ipv4", &link.name, "rp_filter")?, "1") {
+            // It is gone.
+            Err(error) if error.errno() == Some(Errno::ENOENT as i32) => {}
+            written => written?,
+        }
+    }
+    Ok(socket.batch(attach::detachments().into())?)
 }
 
 fn load_programs(pins: &Pins, log_level: u8, tcp: bool) -> Result<(), NodeError> {
     let constants = Constants::new(tick(), udp_timeout(), tcp);
     let programs = load(pins, OBJECT, &constants, log_level)?;
+    adopt(pins)?;
     replace_attached(&programs)
 }
 

@@ -3,6 +3,9 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
 use super::NodeError;
@@ -11,6 +14,9 @@ use super::NodeError;
 pub const DEFAULT_STATE_DIR: &str = "/run/minicni";
 /// Where the pins are when nobody says otherwise.
 pub const DEFAULT_BPF_DIR: &str = "/sys/fs/bpf/minicni";
+
+/// How long to wait for others that delete devices. One deletion takes milliseconds, a hundred at once a few of them.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The directory of a node's state.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -49,9 +55,27 @@ impl StateDir {
         self.locked("lock")
     }
 
-    /// Takes the lock that lets one call after the other delete devices; dropping the file releases it.
-    pub fn removal_lock(&self) -> Result<File, NodeError> {
-        self.locked("removal.lock")
+    /// Takes the lock that lets one call after the other delete devices; dropping the file releases it. `None` where it
+    /// could not be had for so long that its holder must hang in the kernel.
+    pub fn removal_lock(&self) -> Result<Option<File>, NodeError> {
+        let path = self.root.join("removal.lock");
+        let file = self.open(&path)?;
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(source)) => return Err(NodeError::File { action: "lock", path, source }),
+        }
+        let (sender, receiver) = mpsc::channel();
+        // Who gave up is not there to receive the file, and it is dropped.
+        let wait = move || sender.send(file.lock().map(|()| file));
+        let failed = |source| NodeError::File { action: "lock", path, source };
+        if let Err(error) = thread::Builder::new().name("removal".to_owned()).spawn(wait) {
+            return Err(failed(error));
+        }
+        match receiver.recv_timeout(REMOVAL_PATIENCE) {
+            Ok(locked) => locked.map(Some).map_err(failed),
+            Err(_) => Ok(None),
+        }
     }
 
     /// The file that a daemon keeps locked while it runs; not locked here.

@@ -5,7 +5,7 @@ use super::{
     config::Config,
     difference::difference,
     names::Names,
-    pod::gateway,
+    pod::{PodRoute, gateway},
     wiring::{Attachable, Wiring},
 };
 use crate::{
@@ -31,6 +31,8 @@ pub(super) fn check(request: &Request) -> Result<(), CniError> {
     }
     let names = Names::new(&netconf.name, owner.container_id(), owner.ifname());
     let told = told(&previous, &names, &leased, environment)?;
+    // Those that the configuration got since, the pod never had.
+    let routes: Vec<_> = config.routes.iter().copied().filter(|route| was_told(&previous, route)).collect();
 
     let facts = Facts::read(&config.state)?;
     let without = config.datapath == Datapath::Route || requested.bandwidth_limited;
@@ -45,8 +47,9 @@ pub(super) fn check(request: &Request) -> Result<(), CniError> {
         netns: &netns,
         addresses: &leased,
         pod_mac: told.mac,
-        routes: &config.routes,
-        mtu: config.mtu(facts.as_ref(), leased.iter().any(IpAddr::is_ipv6))?,
+        routes: &routes,
+        // These two are not compared: both may be another today.
+        mtu: 0,
         alias: "",
     };
     difference(&wiring, &told.gateways, datapath.as_ref())?.map_or(Ok(()), |difference| Err(differs(difference)))
@@ -90,6 +93,11 @@ fn told(previous: &AddResult, names: &Names, leased: &[IpAddr], environment: &En
         first == Some(ours) && previous.routes.iter().any(default)
     };
     Ok(Told { mac, gateways: leased.iter().map(|address| gateway(*address)).filter(by_us).collect() })
+}
+
+fn was_told(previous: &AddResult, route: &PodRoute) -> bool {
+    let gateway = Some(gateway(route.destination.addr()));
+    previous.routes.iter().any(|told| told.dst == route.destination && told.gw == gateway)
 }
 
 fn differs(what: String) -> CniError {

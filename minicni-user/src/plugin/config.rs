@@ -74,23 +74,23 @@ impl Config {
 
     /// As [`Config::new`], but what cannot be read counts as absent: DEL has to clean up all the same.
     pub(super) fn lenient(config: &NetConf) -> Self {
-        Self::new(config)
-            .or_else(|_| Self::directories(&config.name, &config.raw))
-            .unwrap_or_else(|_| Self::defaults(&config.name))
+        Self::new(config).unwrap_or_else(|_| {
+            let defaults = Self::defaults(&config.name);
+            // One that cannot be read keeps nobody from finding what is in the other.
+            let readable = |key| directory(&config.raw, key).ok().flatten();
+            Self {
+                state: readable("stateDir").map_or(defaults.state, StateDir::new),
+                pins: readable("bpfDir").map_or(defaults.pins, |dir| Pins::new(&dir)),
+                ..Self::defaults(&config.name)
+            }
+        })
     }
 
     fn directories(network: &str, raw: &Map<String, Value>) -> Result<Self, CniError> {
         let defaults = Self::defaults(network);
-        let directory = |key| match present(raw, key) {
-            None => Ok(None),
-            Some(value) => match value.as_str() {
-                Some(path) if path.starts_with('/') => Ok(Some(PathBuf::from(path))),
-                _ => Err(invalid(key, value, "an absolute path")),
-            },
-        };
         Ok(Self {
-            state: directory("stateDir")?.map_or(defaults.state, StateDir::new),
-            pins: directory("bpfDir")?.map_or(defaults.pins, |dir| Pins::new(&dir)),
+            state: directory(raw, "stateDir")?.map_or(defaults.state, StateDir::new),
+            pins: directory(raw, "bpfDir")?.map_or(defaults.pins, |dir| Pins::new(&dir)),
             ..Self::defaults(network)
         })
     }
@@ -171,6 +171,16 @@ impl Config {
     /// The network's leases, or `None` where there was none in this boot. Changes nothing.
     pub(super) fn existing_store(&self) -> Result<Option<Store>, CniError> {
         Ok(Store::existing(&self.state.ipam(&self.network), &boot_id()?, self.cooldown))
+    }
+}
+
+fn directory(raw: &Map<String, Value>, key: &str) -> Result<Option<PathBuf>, CniError> {
+    match present(raw, key) {
+        None => Ok(None),
+        Some(value) => match value.as_str() {
+            Some(path) if path.starts_with('/') => Ok(Some(PathBuf::from(path))),
+            _ => Err(invalid(key, value, "an absolute path")),
+        },
     }
 }
 

@@ -53,9 +53,11 @@ fn datapath_difference(
     ifindex: u32,
 ) -> Result<Option<String>, CniError> {
     let name = &wiring.names.host;
-    let mut blocks = socket.qdiscs(ifindex)?.into_iter().map(|qdisc| (qdisc.ingress_block, qdisc.egress_block));
-    if !blocks.any(|blocks| blocks == (Some(attach::INGRESS_BLOCK), Some(attach::EGRESS_BLOCK))) {
-        return Ok(Some(format!("{name} has no clsact qdisc with minicni's blocks")));
+    let blocks = socket.hook_qdisc(ifindex)?.map(|qdisc| (qdisc.ingress_block, qdisc.egress_block));
+    let entry = Endpoints::open(datapath.pins)?.get(ifindex)?;
+    if blocks != Some((Some(attach::INGRESS_BLOCK), Some(attach::EGRESS_BLOCK))) {
+        // Without both it was wired when the node had no programs, and is as complete as it was then.
+        return Ok(entry.map(|_| format!("{name} has no clsact qdisc with minicni's blocks")));
     }
     for block in [attach::INGRESS_BLOCK, attach::EGRESS_BLOCK] {
         // Any program of ours: while a daemon replaces them, those attached may not be those pinned.
@@ -63,7 +65,7 @@ fn datapath_difference(
             return Ok(Some(format!("tc block {block} has no program of minicni")));
         }
     }
-    if Endpoints::open(datapath.pins)?.get(ifindex)? != Some(wiring.endpoint()) {
+    if entry != Some(wiring.endpoint()) {
         return Ok(Some(format!("the endpoint map has no entry, or another, for {name}")));
     }
     Ok(None)

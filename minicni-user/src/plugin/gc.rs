@@ -10,12 +10,15 @@ use super::{
 use crate::{
     cni::{Attachment, CniError, Request, ValidAttachments},
     ipam::{Owner, Store},
+    node::Facts,
 };
 
 /// Removes the attachments of the network that the runtime does not list as valid.
 pub(super) fn gc(request: &Request) -> Result<(), CniError> {
     let config = Config::lenient(&request.config);
     let Some(store) = config.existing_store()? else { return Ok(()) };
+    // Elsewhere no device would be found, and the addresses of living pods be released.
+    Facts::check_home(&config.state)?;
     let mut errors = Errors::default();
     errors.keep(store.sweep());
     let network = &request.config.name;

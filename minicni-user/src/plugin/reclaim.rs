@@ -8,7 +8,7 @@ use crate::{
     datapath::Pins,
     ipam::{Lease, LeaseState, Owner, Store, boottime},
     link::{RouteFilter, Socket},
-    node::{NodeError, StateDir, boot_id},
+    node::{Facts, NodeError, StateDir, boot_id},
 };
 
 /// How old the lease of a missing device must be to count as dead where the runtime does not say what is valid: an ADD
@@ -60,6 +60,7 @@ pub fn device(network: &str, owner: &Owner) -> String {
 /// The attachments of a network whose device is missing in this thread's namespace, and whose lease is at least so old.
 pub fn dead(state: &StateDir, network: &str, age: Duration) -> Result<Vec<Dead>, CniError> {
     let Some(store) = leases(state, network)? else { return Ok(Vec::new()) };
+    Facts::check_home(state)?;
     let leases = store.list()?;
     // After the leases: what is leased later is not among them.
     let wired = Wired::look()?;
@@ -141,6 +142,7 @@ fn release(
     network: &str,
     owner: &Owner,
 ) -> Result<Vec<IpAddr>, CniError> {
+    Facts::check_home(state)?;
     let addresses = store.addresses_of(owner)?;
     unwire(state, &Names::new(network, owner.container_id(), owner.ifname()), &addresses, Some(pins))?;
     Ok(store.release(owner)?)

@@ -15,7 +15,7 @@ pub(super) fn status(request: &Request) -> Result<(), CniError> {
     let facts = Facts::read(&config.state).map_err(|error| not_available(error.into()))?;
     let sets = config.ranges(facts.as_ref(), &[]).map_err(not_available)?;
     let store = config.existing_store().map_err(not_available)?;
-    let has_pods = store.as_ref().is_some_and(|store| store.owners().is_ok_and(|owners| !owners.is_empty()));
+    let has_pods = store.as_ref().is_some_and(|store| store.has_owners().unwrap_or(false));
     let limited = |error: CniError| CniError { code: Code::NotAvailableLimited, ..error };
     programs(&config).map_err(if has_pods { limited } else { not_available })?;
     if has_pods {

@@ -4,11 +4,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use minicni_common::Endpoint;
 
-use super::{error::Errors, names::Names, pod::host_route};
+use super::{
+    error::Errors,
+    names::Names,
+    pod::{ENDPOINT_ROUTE_PROTOCOL, host_route},
+};
 use crate::{
     cni::CniError,
     datapath::{DatapathError, Endpoints, Generations, Pins},
-    link::{LinkError, Socket, delete_group, delete_link, delete_route, set_group},
+    link::{
+        LinkError, RouteFilter, Socket, delete_group, delete_link, delete_route, index_of, mac_of, name_of, set_group,
+    },
     node::StateDir,
 };
 
@@ -25,18 +31,16 @@ pub(super) fn unwire(
 ) -> Result<(), CniError> {
     let mut errors = Errors::default();
     let Some(mut socket) = errors.keep(Socket::open()) else { return errors.into_result() };
-    // Whatever else has taken our name is not ours to remove.
-    let link = errors.keep(socket.link_by_name(&names.host)).flatten();
-    match link.filter(|link| link.kind.as_deref() == Some("veth")) {
-        Some(link) => {
+    match errors.keep(own_device(&mut socket, names, addresses)).flatten() {
+        Some(ifindex) => {
             let mut requests: Vec<_> =
-                addresses.iter().map(|address| delete_route(&host_route(*address, link.ifindex))).collect();
-            requests.push(set_group(link.ifindex, DYING));
+                addresses.iter().map(|address| delete_route(&host_route(*address, ifindex))).collect();
+            requests.push(set_group(ifindex, DYING));
             errors.keep(socket.batch(requests));
             if let Some(pins) = pins {
-                errors.keep(forget(pins, link.ifindex));
+                errors.keep(forget(pins, ifindex));
             }
-            errors.keep(delete(&mut socket, state, link.ifindex));
+            errors.keep(delete(&mut socket, state, ifindex));
         }
         // The namespace is gone, and the pair with it; the maps do not know.
         None => {
@@ -48,20 +52,50 @@ pub(super) fn unwire(
     errors.into_result()
 }
 
+/// The index of the host's end, if it is there. Whatever else has taken its name is not ours to remove.
+fn own_device(socket: &mut Socket, names: &Names, addresses: &[IpAddr]) -> Result<Option<u32>, LinkError> {
+    if let Some(ifindex) = index_of(&names.host)? {
+        if mac_of(&names.host)? == Some(names.host_mac) {
+            return Ok(Some(ifindex));
+        }
+        // Somebody may have changed the address.
+        if let Some(link) = socket.link_by_name(&names.host)?.filter(|link| link.kind.as_deref() == Some("veth")) {
+            return Ok(Some(link.ifindex));
+        }
+    }
+    renamed(socket, names, addresses)
+}
+
+/// The pod's device under another name: it has the MAC address that only this attachment's has, and a route to the pod.
+fn renamed(socket: &mut Socket, names: &Names, addresses: &[IpAddr]) -> Result<Option<u32>, LinkError> {
+    if addresses.is_empty() {
+        return Ok(None);
+    }
+    let routes = socket.routes(RouteFilter { protocol: Some(ENDPOINT_ROUTE_PROTOCOL), ifindex: None })?;
+    for route in routes.iter().filter(|route| addresses.contains(&route.destination.addr())) {
+        if let Some(name) = name_of(route.ifindex)?
+            && mac_of(&name)? == Some(names.host_mac)
+        {
+            return Ok(Some(route.ifindex));
+        }
+    }
+    Ok(None)
+}
+
 /// Deletes a device that is in the group of the dying, and with it all others that are there by then.
 ///
 /// Most of a deletion is a wait for the kernel's readers. Who comes while another waits joins the group, and finds its
 /// device gone when it is its turn: a hundred calls at once wait a few times, not a hundred times.
 fn delete(socket: &mut Socket, state: &StateDir, ifindex: u32) -> Result<(), LinkError> {
-    let gone = |socket: &mut Socket| Ok(socket.link_by_index(ifindex)?.is_none());
+    let gone = || Ok(name_of(ifindex)?.is_none());
     // Without the lock nobody is waited for; that is slower, and as good.
     let turn = state.removal_lock();
-    if gone(socket)? {
+    if gone()? {
         return Ok(());
     }
     let deleted = socket.batch(vec![delete_group(DYING)]);
     drop(turn);
-    if deleted.is_ok() && gone(socket)? {
+    if deleted.is_ok() && gone()? {
         return Ok(());
     }
     // It is not in the group, or another device of the group would not go: this one alone.

@@ -93,6 +93,9 @@ impl Wiring<'_> {
         socket.batch(vec![alias(ifindex, self.alias), without_link_local(ifindex)])?;
         // A pod must not be the host's router: https://nvd.nist.gov/vuln/detail/CVE-2020-10749
         without_ipv6(set_sysctl("ipv6", &self.names.host, "accept_ra", "0"))?;
+        if self.addresses.iter().any(IpAddr::is_ipv6) {
+            sysctl::ensure(&sysctl::device_key("ipv6", &self.names.host, "disable_ipv6")?, "0")?;
+        }
         let gateways = self.netns.run(|| self.wire_pod())??;
         // Only now that the pod's end is up: the kernel lets the host's end send when its other end comes up, but does so
         // from a work queue, and drops what comes before. Adding a qdisc to a device that has its carrier does it at once

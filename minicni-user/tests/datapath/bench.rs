@@ -143,8 +143,13 @@ impl Bench {
 
     /// Enters a pod into the endpoint map, with both of its addresses.
     pub(crate) fn enter(&mut self, pod: Pod, flags: u32) {
+        self.enter_as(EndpointKind::Pod, pod, flags);
+    }
+
+    /// As `enter`, of an interface of any kind.
+    pub(crate) fn enter_as(&mut self, kind: EndpointKind, pod: Pod, flags: u32) {
         let endpoint = Endpoint {
-            kind: EndpointKind::Pod as u32,
+            kind: kind as u32,
             flags,
             ipv4: pod.ipv4.octets(),
             mac: pod.mac,
@@ -196,6 +201,11 @@ impl Bench {
     /// The stack delivers a frame to a pod; it had entered as `entered` at the interface `from`.
     pub(crate) fn egress(&mut self, from: u32, entered: &Frame, to: Pod, frame: &[u8]) -> Outcome {
         self.push(TAGGED_EGRESS, to.ifindex, from, 0, entered.tag(), frame)
+    }
+
+    /// A frame passes the egress hook with a tag of the caller's choice.
+    pub(crate) fn egress_tagged(&mut self, tag: u16, from: u32, to: Pod, frame: &[u8]) -> Outcome {
+        self.push(TAGGED_EGRESS, to.ifindex, from, 0, tag, frame)
     }
 
     /// The stack delivers a frame that no program has seen enter.

@@ -108,6 +108,8 @@ fn what_a_pod_says_to_its_own_link_is_left_to_the_stack() {
             ("neighbour advertisement", "fe80::2", "fe80::1"),
             ("neighbour advertisement of its address", &own, "fe80::1"),
             ("unsolicited advertisement", &own, "ff02::1"),
+            ("a transient group of its link", "fe80::2", "ff12::8384"),
+            ("a group of its link with a prefix", "fe80::2", "ff32::4242"),
         ];
         for without_address in [false, true] {
             if without_address {

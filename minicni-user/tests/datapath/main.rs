@@ -5,11 +5,15 @@
 
 mod bench;
 mod checksum;
+mod forged;
 mod fuzz;
 mod ipv4;
 mod ipv6;
+mod older;
 mod packets;
 mod promotion;
+mod spoofing;
 mod tagged;
 mod traffic;
+mod uplink;
 mod verdicts;

@@ -74,6 +74,31 @@ fn a_flow_whose_replies_are_translated_is_never_promoted() {
 }
 
 #[test]
+fn a_flow_of_which_a_rule_changes_the_hop_limit_or_the_class_is_never_promoted() {
+    type Edit = fn(&mut Frame, &mut Vec<u8>);
+    let edits: [(&str, Edit); 2] = [
+        ("ttl", |frame, bytes| *bytes = Frame { ttl: 9, ..frame.clone() }.bytes()),
+        ("class", |_, bytes| bytes[15] ^= 0x10),
+    ];
+    for (name, edit) in edits {
+        run(name, patient(), |bench| {
+            let (there, back) = udp(bench);
+            let (a, b) = (bench.a, bench.b);
+            for _ in 0..20 {
+                bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(a, &there.bytes()));
+                let mut routed = there.routed(b.mac, b.host_mac);
+                let mut bytes = routed.bytes();
+                edit(&mut routed, &mut bytes);
+                bench.egress(a.ifindex, &there, b, &bytes);
+                bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(b, &back.bytes()));
+                bench.egress(b.ifindex, &back, a, &back.routed(a.mac, a.host_mac).bytes());
+            }
+            assert_eq!(bench.counters().promoted, 0);
+        });
+    }
+}
+
+#[test]
 fn packets_that_the_stack_drops_promote_nothing() {
     run("policy_drop", patient(), |bench| {
         let (there, back) = udp(bench);

@@ -1,4 +1,5 @@
-//! A program that gives a test packet the tag that it would bear on its way through the stack, and calls the one under test.
+//! Programs for tests: one gives a test packet the tag that it would bear on its way through the stack, and calls the one under
+//! test.
 //!
 //! `BPF_PROG_TEST_RUN` takes `skb->mark` from outside, but not `tc_index`, so this one moves it over.
 
@@ -40,21 +41,47 @@ pub(crate) fn pin(programs: &Programs, path: &Path) -> io::Result<()> {
         instruction(0xb7, 0, 0, 0, 42),                // r0 = 42: the call failed
         instruction(0x95, 0, 0, 0, 0),                 // exit
     ];
+    load_and_pin(&code, path)?;
+    // Held for the rest of the test run: without a user-space reference the kernel empties the array.
+    std::mem::forget(calls);
+    Ok(())
+}
+
+/// Pins a program that gives every packet this tag.
+pub(crate) fn pin_stamp(tag: u16, path: &Path) -> io::Result<()> {
+    let code = [
+        instruction(0xb7, 2, 0, 0, i32::from(tag)), // r2 = the tag
+        instruction(0x63, 1, 2, TC_INDEX, 0),       // skb->tc_index = r2
+        instruction(0xb7, 0, 0, 0, -1),             // r0 = TC_ACT_UNSPEC
+        instruction(0x95, 0, 0, 0, 0),              // exit
+    ];
+    load_and_pin(&code, path)
+}
+
+/// Pins a program that drops packets with this tag.
+pub(crate) fn pin_judge(tag: u16, path: &Path) -> io::Result<()> {
+    let code = [
+        instruction(0x61, 2, 1, TC_INDEX, 0),       // r2 = skb->tc_index
+        instruction(0xb7, 0, 0, 0, 2),              // r0 = TC_ACT_SHOT
+        instruction(0x15, 2, 0, 1, i32::from(tag)), // skip one if r2 is the tag
+        instruction(0xb7, 0, 0, 0, -1),             // r0 = TC_ACT_UNSPEC
+        instruction(0x95, 0, 0, 0, 0),              // exit
+    ];
+    load_and_pin(&code, path)
+}
+
+fn load_and_pin(code: &[[u8; 8]], path: &Path) -> io::Result<()> {
     let license = c"GPL";
     let mut attributes = [0_u64; 16];
     attributes[0] = 3 | (code.len() as u64) << 32; // BPF_PROG_TYPE_SCHED_CLS, number of instructions
     attributes[1] = code.as_ptr() as u64;
     attributes[2] = license.as_ptr() as u64;
     let program = bpf(5, &mut attributes)?;
-    // An array of programs is emptied with its last user; the program is one.
     let name = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
     let mut attributes = [0_u64; 16];
     attributes[0] = name.as_ptr() as u64;
     attributes[1] = u64::from(program.as_fd().as_raw_fd().unsigned_abs());
-    bpf_status(6, &mut attributes)?;
-    // Held for the rest of the test run: without a user-space reference the kernel empties the array.
-    std::mem::forget(calls);
-    Ok(())
+    bpf_status(6, &mut attributes)
 }
 
 fn create_program_array() -> io::Result<OwnedFd> {

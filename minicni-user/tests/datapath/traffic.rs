@@ -17,13 +17,13 @@ use minicni_common::names;
 
 use crate::bench::{Pod, patient, run};
 
-fn shell(commands: &str) {
+pub(crate) fn shell(commands: &str) {
     let output = Command::new("sh").args(["-ec", commands]).output().unwrap();
     assert!(output.status.success(), "{commands}: {output:?}");
 }
 
 /// Gives a pod a namespace of its own, addresses and routes, and attaches the programs to the host's end of its veth pair.
-fn wire(pod: Pod, pins: &Pins) -> Netns {
+pub(crate) fn wire(pod: Pod, pins: &Pins) -> Netns {
     let Pod { ipv4, ipv6, .. } = pod;
     let number = ipv4.octets()[3];
     let (host, peer, netns) = (format!("pod{number}"), format!("peer{number}"), format!("pod{number}"));
@@ -35,8 +35,8 @@ fn wire(pod: Pod, pins: &Pins) -> Netns {
          ip -n {netns} addr add {ipv4}/32 dev {peer}
          ip -n {netns} addr add {ipv6}/128 dev {peer}
          tc qdisc add dev {host} clsact
-         tc filter add dev {host} ingress bpf direct-action object-pinned {ingress}
-         tc filter add dev {host} egress bpf direct-action object-pinned {egress}
+         tc filter add dev {host} ingress prio 10 bpf direct-action object-pinned {ingress}
+         tc filter add dev {host} egress prio 10 bpf direct-action object-pinned {egress}
          ip link set {host} up
          ip -n {netns} link set {peer} up
          ip route add {ipv4} dev {host}

@@ -6,7 +6,7 @@ use minicni::datapath::{Constants, Flows, Pins, load};
 use minicni_common::{Reason, Verdict, names};
 
 use crate::{
-    bench::{Bench, Family, OK, REDIRECT, patient, run, run_with},
+    bench::{Bench, Family, OK, REDIRECT, SHOT, patient, run, run_with},
     packets::{Frame, Tcp},
 };
 
@@ -33,12 +33,24 @@ fn each_class_that_the_fast_path_must_not_take_goes_to_the_stack_for_its_own_rea
             ("itself", to(bench.a.address), Reason::Destination),
             ("another destination MAC", Frame { destination_mac: [2; 6], ..plain.clone() }.bytes(), Reason::LinkLayer),
             ("broadcast MAC", Frame { destination_mac: [0xff; 6], ..plain.clone() }.bytes(), Reason::LinkLayer),
-            ("vlan tag", ether_type(0x81, 0), Reason::NotIp),
+            ("profinet", ether_type(0x88, 0x92), Reason::NotIp),
             ("arp", ether_type(8, 6), Reason::NotIp),
         ];
         bench.expect_in_the_stack(&cases);
         let from = bench.a;
         bench.expect(&[Reason::Redirected], REDIRECT, |bench| bench.ingress(from, &plain.bytes()));
+    });
+}
+
+#[test]
+fn a_pod_cannot_hide_its_source_address_behind_a_second_vlan_tag() {
+    run("vlan", patient(), |bench| {
+        // The kernel takes the first tag off before the programs see the frame.
+        let (a, plain) = (bench.a, udp(bench).bytes());
+        for tag in [[0x81, 0, 0, 0], [0x88, 0xa8, 0, 0], [0x81, 0, 0, 5]] {
+            let tagged = [&plain[..12], &tag, &plain[12..]].concat();
+            bench.expect(&[Reason::SpoofedSource], SHOT, |bench| bench.ingress(a, &tagged));
+        }
     });
 }
 
@@ -107,7 +119,7 @@ fn a_pinned_map_of_another_shape_is_refused_by_name() {
             .pin(strangers.map(names::ENDPOINTS))
             .unwrap();
         let error = load(&strangers, minicni::datapath::OBJECT, &patient(), 0).unwrap_err().to_string();
-        assert!(error.contains("/mnt/strangers/v2/endpoints has type 2, not 1"), "{error}");
+        assert!(error.contains("/mnt/strangers/v3/endpoints has type 2, not 1"), "{error}");
     });
 }
 

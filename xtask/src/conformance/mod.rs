@@ -11,7 +11,7 @@ mod rows;
 mod runner;
 mod view;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
@@ -43,6 +43,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         package: "iproute2",
         purpose: "the suite looks at a plugin's work with it",
     }])?;
+    if !Path::new(plugin::CNI_PATH).join("loopback").exists() {
+        debian::install(
+            &["containernetworking-plugins"],
+            "loopback and host-local work beside the plugin that is judged",
+        )?;
+    }
     let path = match &arguments.plugin {
         Some(path) => path.clone(),
         None => build::release()?.minicni,

@@ -2,6 +2,10 @@
 
 use std::{
     fs,
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr, UnixListener},
+    },
     path::Path,
     time::{Duration, Instant},
 };
@@ -21,6 +25,7 @@ use crate::lab;
 
 /// Runs the rows whose rule begins with `prefix`.
 pub(super) fn run(path: &Path, prefix: &str) -> Result<Report> {
+    let _alone = alone()?;
     lab::clean(LAB)?;
     let bpf = bpf_mount();
     fs::create_dir_all(&bpf).with_context(|| format!("create {}", bpf.display()))?;
@@ -30,6 +35,13 @@ pub(super) fn run(path: &Path, prefix: &str) -> Result<Report> {
     let done = run_rows(path, prefix);
     lab::clean(LAB).context("remove the suite's namespaces and files")?;
     done
+}
+
+/// Keeps a second run away, which would take the first one's namespaces for those of a run that was killed. The kernel
+/// frees an abstract address with its process.
+fn alone() -> Result<UnixListener> {
+    let address = SocketAddr::from_abstract_name(LAB)?;
+    UnixListener::bind_addr(&address).context("another run of the suite is at work; wait for its end")
 }
 
 fn run_rows(path: &Path, prefix: &str) -> Result<Report> {

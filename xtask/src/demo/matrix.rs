@@ -94,9 +94,9 @@ pub(super) fn measure(lab: &Lab, pods: &[[Pod; 2]], no_nft: Option<&str>) -> Res
         };
         let destinations = [
             (format!("{}, its own", own.name), to(own.address), Path::Stack, Ok(())),
-            (other.name.clone(), to(other.address), Path::Stack, Ok(())),
+            (other.name.clone(), to(other.address), Path::Fast, Ok(())),
             (format!("{} on {}", neighbour.name, own.name), to(neighbour.address()?), Path::Fast, Ok(())),
-            (format!("{} on {}", remote.name, other.name), to(remote.address()?), Path::Stack, Ok(())),
+            (format!("{} on {}", remote.name, other.name), to(remote.address()?), Path::Fast, Ok(())),
             (
                 format!("{} on {} by ClusterIP", neighbour.name, own.name),
                 SocketAddr::new(IpAddr::V4(CLUSTER_IP), CLUSTER_PORT),

@@ -92,6 +92,11 @@ impl Node {
         self.dir.join("daemon.log")
     }
 
+    /// The lock of iptables-legacy on this node; the host's own is not for the lab.
+    pub fn xtables_lock(&self) -> PathBuf {
+        self.dir.join("xtables.lock")
+    }
+
     /// The Node object, as Kubernetes has it.
     pub(super) fn yaml(&self) -> String {
         let cidrs: Vec<_> = self.pod_cidrs().iter().map(ToString::to_string).collect();
@@ -137,13 +142,16 @@ impl Node {
             .arg(nodes)
             .args(["--node-name", &self.name])
             .args(arguments)
+            .env("XTABLES_LOCKFILE", self.xtables_lock())
             .stdout(log.try_clone()?)
             .stderr(log);
         let mut daemon =
             self.netns.run(|| daemon.spawn())?.with_context(|| format!("start minicnid on {}", self.name))?;
         fs::write(self.pid_file(), daemon.id().to_string())?;
         let start = Instant::now();
-        while written(&ready) == before {
+        // Before it knows the node, a daemon tells no more than the datapath.
+        let knows_node = || fs::read_to_string(&ready).is_ok_and(|facts| facts.contains("\"node\""));
+        while written(&ready) == before || !knows_node() {
             let ended = daemon.try_wait()?;
             if ended.is_some() || start.elapsed() > START_LIMIT {
                 let log = fs::read_to_string(self.log()).unwrap_or_default();

@@ -27,6 +27,7 @@ pub fn nft(node: &Node, script: &str) -> Result<()> {
 fn feed(node: &Node, command: &mut Command, script: &str) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.env("XTABLES_LOCKFILE", node.xtables_lock());
     let mut child = node.netns.run(|| command.spawn())?.with_context(|| format!("run {name}"))?;
     child.stdin.take().with_context(|| format!("{name} has no stdin"))?.write_all(script.as_bytes())?;
     let output = child.wait_with_output()?;

@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Whether flows between pods of two nodes take the fast path of both.
-const REMOTE_IS_FAST: bool = false;
+const REMOTE_IS_FAST: bool = true;
 /// The share of its packets that a promoted flow has on the fast path, at least, in percent.
 const SHARE: u64 = 90;
 

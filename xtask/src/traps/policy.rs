@@ -16,7 +16,7 @@ use super::{
 use crate::lab::rules::policy;
 
 /// Within this time, a rule that was inserted later has to stop a flow on the fast path.
-const STOPS_WITHIN: Duration = Duration::from_millis(6_500);
+const STOPS_WITHIN: Duration = Duration::from_millis(300);
 /// An answer that takes longer does not arrive.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// After the policy is gone, UDP goes on within this time.

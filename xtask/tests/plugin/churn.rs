@@ -95,13 +95,15 @@ fn a_thousand_calls_killed_at_random_moments_leave_nothing() {
             })
             .collect();
         // Daemons come and go meanwhile.
-        while !workers.iter().all(|worker| worker.is_finished()) {
+        while !workers.iter().all(thread::ScopedJoinHandle::is_finished) {
             node.stop_daemon().unwrap();
             thread::sleep(Duration::from_millis(100));
             node.start_daemon(&nodes_file).unwrap();
             thread::sleep(Duration::from_millis(400));
         }
-        workers.into_iter().for_each(|worker| worker.join().unwrap());
+        for worker in workers {
+            worker.join().unwrap();
+        }
     });
     let node = &lab.nodes[0];
     eprintln!("{} of {} calls were killed", killed.load(Relaxed), WORKERS * ROUNDS);

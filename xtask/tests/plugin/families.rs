@@ -40,7 +40,9 @@ fn pods_talk(node: &Node) -> (Value, Value) {
         Client::connect(&node.netns, Protocol::Tcp, (address, 7000).into()).unwrap().measure(5).unwrap();
     }
     let results = (a.result.clone().unwrap(), b.result.clone().unwrap());
-    pods.iter().for_each(|pod| pod.del(node).unwrap());
+    for pod in &pods {
+        pod.del(node).unwrap();
+    }
     assert_nothing_left(node);
     results
 }

@@ -5,6 +5,7 @@ mod busy;
 mod check;
 mod churn;
 mod del;
+mod disturbed;
 mod families;
 mod requested;
 

@@ -83,8 +83,8 @@ impl Check {
         let endpoints: BTreeMap<_, _> = endpoints.into_iter().collect();
         let mut fast = HashSet::new();
         for link in devices.iter().filter(|link| !endpoints.contains_key(&link.ifindex)) {
-            let blocks = socket.qdiscs(link.ifindex)?.into_iter().filter_map(|qdisc| qdisc.ingress_block);
-            if blocks.into_iter().any(|block| block == attach::INGRESS_BLOCK) {
+            let block = socket.hook_qdisc(link.ifindex)?.and_then(|qdisc| qdisc.ingress_block);
+            if block == Some(attach::INGRESS_BLOCK) {
                 fast.insert(link.ifindex);
             }
         }

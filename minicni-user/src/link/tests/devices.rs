@@ -6,7 +6,8 @@ use super::{
     HOST_INDEX, HOST_MAC, POD_END, POD_INDEX, POD_MAC, fresh_netns, host_end, in_fresh_netns, link_in, socket_with_pair,
 };
 use crate::link::{
-    LinkError, Socket, VethEnd, alias, delete_group, delete_link, link_up, set_group, sysctl, veth, without_link_local,
+    LinkError, Socket, VethEnd, alias, delete_group, delete_link, index_of, link_up, mac_of, name_of, set_group,
+    sysctl, veth, without_link_local,
 };
 
 #[test]
@@ -77,6 +78,20 @@ fn a_name_the_kernel_would_not_take_is_refused_with_the_reason() {
         let error = veth(&host_end(name), &POD_END, pod.as_fd()).unwrap_err();
         assert!(matches!(&error, LinkError::Invalid { value, .. } if value == name), "{error}");
     }
+}
+
+#[test]
+fn index_and_mac_are_found_by_name_without_netlink() {
+    in_fresh_netns(|| {
+        let pod = fresh_netns();
+        let _socket = socket_with_pair(&pod);
+        assert_eq!((index_of("mni0").unwrap(), mac_of("mni0").unwrap()), (Some(HOST_INDEX), Some(HOST_MAC)));
+        assert_eq!((name_of(HOST_INDEX).unwrap().as_deref(), name_of(HOST_INDEX + 1).unwrap()), (Some("mni0"), None));
+        assert_eq!(mac_of("lo").unwrap(), None, "it is no Ethernet device");
+        for name in ["eth0", "", "a-name-that-is-too-long-for-a-device"] {
+            assert_eq!((index_of(name).unwrap(), mac_of(name).unwrap()), (None, None), "{name}");
+        }
+    });
 }
 
 #[test]

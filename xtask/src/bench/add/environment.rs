@@ -26,7 +26,8 @@ impl Environment {
     pub(super) fn found(load_before: f64, took: Duration) -> Result<Self> {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").context("read /proc/cpuinfo")?;
         let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-        let git = ["describe", "--always", "--tags", "--dirty"];
+        // Not whether the tree was changed: the redirected output is a change already.
+        let git = ["describe", "--always", "--tags"];
         let version = ["--show", "--showformat=${Version}", "containernetworking-plugins"];
         Ok(Self {
             date: command::output(Command::new("date").args(["--utc", "+%Y-%m-%d %H:%M"]))?,

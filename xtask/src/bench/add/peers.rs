@@ -45,7 +45,7 @@ pub(super) fn minicni(node: &Node, program: &Path, network: &str) -> Peer {
     Peer { name: "minicni", program: program.to_owned(), config }
 }
 
-/// As [`minicni`], with pods of both families.
+/// As [`minicni()`], with pods of both families.
 pub(super) fn minicni_dual_stack(node: &Node, program: &Path, network: &str) -> Peer {
     let mut peer = minicni(node, program, network);
     peer.config["ranges"] = ranges(&["10.202.0.0/16", "fd02::/64"]);

@@ -60,7 +60,8 @@ impl Target {
         let known = match self.rests_on {
             RestsOn::Nothing => true,
             RestsOn::Medians => controls.steady(),
-            RestsOn::SlowestCalls => controls.steady() && controls.calm(),
+            // What holds calls up never makes them faster.
+            RestsOn::SlowestCalls => controls.steady() && (controls.calm() || found <= self.limit),
         };
         if !known {
             "unknown: controls unstable".to_owned()
@@ -206,7 +207,7 @@ fn notes(report: &Report) -> String {
     let words = if !controls.steady() {
         "THE CONTROLS WERE UNSTABLE, so that there is no verdict; run it again when nothing else runs"
     } else if !controls.calm() {
-        "Single controls were held up, so that there is no verdict on the p99 of single calls; run it again when \
+        "Single controls were held up, so that a p99 of single calls that is too long says nothing; run it again when \
          nothing else runs"
     } else {
         "The controls were steady"
@@ -216,6 +217,8 @@ fn notes(report: &Report) -> String {
          the p99.\n\n\
          * {} rounds; {} beside `ptp`, which waits up to two seconds for duplicate address detection, as `bridge` did \
          before 1.1.0;\n  {} with many pods at once; seed {}\n\
+         * at once: as many processes at the same time, from the first exec to the last exit; during DELs: one ADD after \
+         another until the last DEL exits\n\
          * minicni {}, in eBPF mode with its daemon running; containernetworking-plugins {}; the state of both in memory\n\
          * {} in {} s: Linux {}, {} CPUs ({}), load {} before and {} at the end, the benchmark's own included",
         controls.process_first_half,
@@ -271,14 +274,17 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_verdict_on_the_slowest_calls_when_single_controls_were_held_up() {
+    fn slow_calls_are_not_held_against_the_plugin_when_single_controls_were_held_up() {
         let mut report = quiet();
         report.controls.process.p99 *= 10.0;
-        let text = render(&report);
-        for line in text.lines().filter(|line| line.contains(" ms (")) {
-            assert_eq!(line.contains("unknown"), line.contains("p99"), "{line}");
+        for (target, found, verdict) in [
+            (Target::p99(20.0, 8.0), 15.0, "met"),
+            (Target::p99(20.0, 8.0), 25.0, "unknown: controls unstable"),
+            (Target::median(20.0, 8.0), 25.0, "missed by 25 %"),
+        ] {
+            assert_eq!(target.verdict(found, &report.controls), verdict);
         }
-        assert!(text.contains("held up"), "{text}");
+        assert!(render(&report).contains("held up"));
     }
 
     /// The kept figures, had nothing else run meanwhile.

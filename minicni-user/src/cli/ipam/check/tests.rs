@@ -31,6 +31,7 @@ fn link(ifindex: u32, name: String) -> LinkInfo {
         name,
         kind: Some("veth".to_owned()),
         mac: Some(MacAddress([2; 6])),
+        ethernet: true,
         mtu: 1500,
         alias: Some("default/alias".to_owned()),
         up: true,

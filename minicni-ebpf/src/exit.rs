@@ -1,0 +1,97 @@
+//! How a proven direction leaves the host.
+
+use core::mem::zeroed;
+
+use aya_ebpf::{
+    bindings::{bpf_fib_lookup, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1},
+    helpers::{bpf_fib_lookup as ask_routes, bpf_redirect_neigh},
+    programs::TcContext,
+};
+use minicni_common::EndpointKind;
+
+use crate::{
+    header::Header,
+    maps,
+    parse::{self, Frame, Packet},
+};
+
+const IPPROTO_TCP: u8 = 6;
+const IPPROTO_UDP: u8 = 17;
+
+/// Where the stack sent a packet, in the terms in which the fast path can send the next one there.
+pub enum Exit {
+    /// To a pod, with these Ethernet addresses.
+    Pod { ethernet: [u16; 6] },
+    /// To a neighbour of an uplink, with this address.
+    Neighbour { family: u32, address: [u32; 4] },
+}
+
+/// How a packet from `from` that the stack delivers at `to` leaves the host; `None` where the fast path must not follow:
+/// at an interface that nobody entered, and from one uplink to another.
+#[inline(always)]
+pub fn find<H: Header>(ctx: &TcContext, packet: &Packet<H>, from: u32, to: u32) -> Option<Exit> {
+    let frame = parse::headers::<H>(ctx, size_of::<Frame<H>>())?;
+    // SAFETY: `headers` found the whole struct inside the packet.
+    let (ethernet, ip) = unsafe { ((*frame).ethernet, (*frame).ip) };
+    if is_pod(to)? {
+        return Some(Exit::Pod { ethernet });
+    }
+    if is_pod(from)? { neighbour(ctx, packet, &ip, ethernet, from, to) } else { None }
+}
+
+#[inline(always)]
+fn is_pod(ifindex: u32) -> Option<bool> {
+    Some(maps::endpoint(ifindex)?.kind == EndpointKind::Pod as u32)
+}
+
+/// The neighbour to which the stack sent a packet.
+///
+/// The packet itself has only the neighbour's MAC address, which may become another one at any time. Its IP address is asked
+/// of the kernel's routes, with all that their rules may go by except a mark; the answer counts if it is what the stack did.
+/// So a flow that was routed by its mark stays in the stack.
+#[inline(always)]
+fn neighbour<H: Header>(
+    ctx: &TcContext,
+    packet: &Packet<H>,
+    ip: &H,
+    ethernet: [u16; 6],
+    from: u32,
+    to: u32,
+) -> Option<Exit> {
+    // SAFETY: zeros are valid for all of its fields.
+    let mut question: bpf_fib_lookup = unsafe { zeroed() };
+    let (source_port, destination_port) = packet.ports();
+    question.l4_protocol = if packet.tcp { IPPROTO_TCP } else { IPPROTO_UDP };
+    question.sport = source_port.to_be();
+    question.dport = destination_port.to_be();
+    question.ifindex = from;
+    ip.ask(&mut question);
+    let size = size_of::<bpf_fib_lookup>() as i32;
+    // SAFETY: context and question are as the helper wants them.
+    if unsafe { ask_routes(ctx.skb.skb.cast(), &raw mut question, size, 0) } != 0 || question.ifindex != to {
+        return None;
+    }
+    let byte = |index: usize| question.dmac[index];
+    let pair = |index: usize| u16::from_ne_bytes([byte(index), byte(index + 1)]);
+    if ethernet[0] != pair(0) || ethernet[1] != pair(2) || ethernet[2] != pair(4) {
+        return None;
+    }
+    // SAFETY: the whole field was set to zero, and an IPv4 address written to the beginning of it.
+    let address = unsafe { question.__bindgen_anon_4.ipv6_dst };
+    Some(Exit::Neighbour { family: u32::from(question.family), address })
+}
+
+/// Sends the packet to a neighbour, with the MAC address that the kernel has for it now. Gives the verdict.
+///
+/// The neighbour is named. Otherwise the helper would ask the routes itself for every packet, and not as the stack does:
+/// without the interface at which the packet entered, and taking the destination for a neighbour where the interface has no
+/// route to it: `__bpf_redirect_neigh_v4` in <https://elixir.bootlin.com/linux/v6.12/source/net/core/filter.c>,
+/// `ip_route_output_key_hash_rcu` in <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/route.c>.
+#[inline(always)]
+pub fn to_neighbour(out: u32, family: u32, address: [u32; 4]) -> i32 {
+    let mut neighbour =
+        bpf_redir_neigh { nh_family: family, __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: address } };
+    let size = size_of::<bpf_redir_neigh>() as i32;
+    // SAFETY: the helper copies the neighbour, and takes any index; one that does not exist drops the packet.
+    unsafe { bpf_redirect_neigh(out, &raw mut neighbour, size, 0) as i32 }
+}

@@ -1,0 +1,70 @@
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use aya::maps::{HashMap, Map, MapData, MapError};
+use minicni_common::{
+    Endpoint,
+    names::{ENDPOINTS, LAYOUT_VERSION},
+};
+
+use super::{
+    DatapathError, Pins,
+    load::{ENDPOINT_SHAPE, open_map},
+    maps::failed,
+};
+
+/// `BPF_NOEXIST` of linux/bpf.h.
+const NOEXIST: u64 = 1;
+
+/// Takes the endpoints over from the pins of other layouts, and removes those pins.
+///
+/// To be called when the programs are loaded and before they replace those of pods that are wired already: they would not
+/// know these pods. Where the endpoint map had another shape, its pins stay, and its pods stay unknown until their next
+/// ADD.
+pub fn adopt(pins: &Pins) -> Result<(), DatapathError> {
+    for dir in others(pins)? {
+        let pin = dir.join(ENDPOINTS.pin);
+        if pin.exists() {
+            if ENDPOINT_SHAPE.difference(&pin)?.is_some() {
+                continue;
+            }
+            copy(&pin, pins)?;
+        }
+        fs::remove_dir_all(&dir).map_err(|source| DatapathError::Pin { action: "remove", path: dir, source })?;
+    }
+    Ok(())
+}
+
+/// The directories of other layouts beside ours.
+fn others(pins: &Pins) -> Result<Vec<PathBuf>, DatapathError> {
+    let Some(parent) = pins.dir().parent() else { return Ok(Vec::new()) };
+    let entries = fs::read_dir(parent).map_err(|source| DatapathError::Pin {
+        action: "list",
+        path: parent.to_path_buf(),
+        source,
+    })?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let is_other = |name: &String| {
+        let number = name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok());
+        number && name != LAYOUT_VERSION
+    };
+    Ok(names.filter(is_other).map(|name| parent.join(name)).collect())
+}
+
+fn copy(from: &Path, pins: &Pins) -> Result<(), DatapathError> {
+    let old = MapData::from_pin(from).and_then(Map::from_map_data).and_then(HashMap::<_, u32, Endpoint>::try_from);
+    let old = old.map_err(failed("open", from))?;
+    let path = pins.map(ENDPOINTS);
+    let mut new = HashMap::try_from(open_map(pins, ENDPOINTS)?).map_err(failed("open", &path))?;
+    let endpoints: Vec<_> = old.iter().collect::<Result<_, _>>().map_err(failed("read", from))?;
+    for (ifindex, endpoint) in endpoints {
+        match new.insert(ifindex, endpoint, NOEXIST) {
+            // Whoever took over before us was ended half way, or an ADD has entered it anew.
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(nix::libc::EEXIST) => {}
+            result => result.map_err(failed("insert into", &path))?,
+        }
+    }
+    Ok(())
+}
