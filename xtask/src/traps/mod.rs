@@ -16,7 +16,14 @@ mod report;
 mod server;
 mod services;
 
-use std::{path::Path, time::Instant};
+use std::{
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr, UnixListener},
+    },
+    path::Path,
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -66,6 +73,7 @@ pub(crate) fn run(arguments: &Arguments, programs: &Programs) -> Result<()> {
     if missing(Rules::Ipvs).is_none() {
         debian::need(&IPVS_TOOLS)?;
     }
+    let _alone = alone()?;
     let start = Instant::now();
     let step = |text: &str| eprintln!("[{:>5.1} s] {text}", start.elapsed().as_secs_f64());
     let words: Vec<_> = arguments.only.iter().flat_map(|only| only.split_whitespace()).collect();
@@ -102,6 +110,13 @@ pub(crate) fn run(arguments: &Arguments, programs: &Programs) -> Result<()> {
         bail!("{} of {} cells failed", report.summary.failed, report.cells.len());
     }
     Ok(())
+}
+
+/// Keeps a second run away, which would take the first one's lab for that of a run that was killed. The kernel frees an
+/// abstract address with its process.
+fn alone() -> Result<UnixListener> {
+    let address = SocketAddr::from_abstract_name(bed::LAB)?;
+    UnixListener::bind_addr(&address).context("another run of the traps is at work; wait for its end")
 }
 
 /// What the kernel has not, of what a set of rules needs.

@@ -1,7 +1,7 @@
 //! A policy that drops everything, inserted while flows are on the fast path.
 
 use std::{
-    thread::sleep,
+    thread::{self, sleep},
     time::{Duration, Instant},
 };
 
@@ -31,10 +31,7 @@ struct Flow {
 }
 
 enum State {
-    /// Answers still arrive.
-    Goes(Conversation),
-    /// They do not, since so long after the insertion.
-    Stopped(Conversation, Duration),
+    Begun(Conversation),
     /// It did not even begin.
     Broken(Miss),
 }
@@ -46,12 +43,12 @@ pub(super) fn look(bed: &Bed, cells: &[Cell], switched: bool) -> Result<Vec<(Cel
             (0..WARM).try_for_each(|_| conversation.exchange(bed))?;
             Ok(conversation)
         });
-        Flow { cell: *cell, state: begun.map_or_else(|error| State::Broken(error.into()), State::Goes) }
+        Flow { cell: *cell, state: begun.map_or_else(|error| State::Broken(error.into()), State::Begun) }
     };
     let mut flows: Vec<_> = cells.iter().map(begin).collect();
     // Proofs are void after a while of silence, and all others spoke meanwhile.
     for flow in &mut flows {
-        if let State::Goes(conversation) = &mut flow.state
+        if let State::Begun(conversation) = &mut flow.state
             && let Err(error) = (0..WARM).try_for_each(|_| conversation.exchange(bed))
         {
             flow.state = State::Broken(error.into());
@@ -59,22 +56,12 @@ pub(super) fn look(bed: &Bed, cells: &[Cell], switched: bool) -> Result<Vec<(Cel
     }
     policy::deny(bed.node(), bed.backend, bed.setting.ipv6)?;
     let start = Instant::now();
-    while start.elapsed() < STOPS_WITHIN && flows.iter().any(|flow| matches!(flow.state, State::Goes(_))) {
-        for flow in &mut flows {
-            flow.state = match std::mem::replace(&mut flow.state, State::Broken(nothing())) {
-                State::Goes(mut conversation) => {
-                    let asked = start.elapsed();
-                    match conversation.exchange_within(bed, PATIENCE) {
-                        Ok(()) => State::Goes(conversation),
-                        Err(_) => State::Stopped(conversation, asked),
-                    }
-                }
-                other => other,
-            };
-        }
-        sleep(Duration::from_millis(1));
-    }
-    let stopped: Vec<_> = flows.iter_mut().map(|flow| has_stopped(bed, flow)).collect();
+    // All speak at once, so that none waits for the silence of another.
+    let stopped: Vec<_> = thread::scope(|scope| {
+        let speakers: Vec<_> =
+            flows.iter_mut().map(|flow| scope.spawn(move || has_stopped(bed, flow, start))).collect();
+        speakers.into_iter().map(|speaker| speaker.join().unwrap_or_else(|_| Err(nothing()))).collect()
+    });
     policy::allow(bed.node(), bed.backend, bed.setting.ipv6)?;
     let judged = flows.into_iter().zip(stopped);
     Ok(judged.map(|(flow, stopped)| (flow.cell, stopped.and_then(|()| returns(bed, flow)).into())).collect())
@@ -84,22 +71,26 @@ fn nothing() -> Miss {
     Miss { expected: "that it works".to_owned(), seen: "nothing".to_owned() }
 }
 
-/// While the policy is there.
-fn has_stopped(bed: &Bed, flow: &mut Flow) -> Check {
+/// Speaks until nobody answers. Then nobody may answer any more.
+fn has_stopped(bed: &Bed, flow: &mut Flow, start: Instant) -> Check {
+    let conversation = match &mut flow.state {
+        State::Broken(miss) => return Err(std::mem::replace(miss, nothing())),
+        State::Begun(conversation) => conversation,
+    };
     let expected = format!("no answer later than {STOPS_WITHIN:?} after the policy");
-    match &mut flow.state {
-        State::Broken(miss) => Err(std::mem::replace(miss, nothing())),
-        State::Goes(_) => ensure(false, expected, "answers still arrive"),
-        State::Stopped(conversation, after) => {
-            let again = conversation.exchange_within(bed, PATIENCE);
-            ensure(again.is_err(), expected, format!("silence {after:?} after it, and an answer later"))
-        }
+    let mut last = Duration::ZERO;
+    while conversation.exchange_within(bed, PATIENCE).is_ok() {
+        last = start.elapsed();
+        ensure(last <= STOPS_WITHIN, &expected, format!("one after {last:?}"))?;
+        sleep(Duration::from_millis(1));
     }
+    let again = conversation.exchange_within(bed, PATIENCE);
+    ensure(again.is_err(), expected, format!("silence after {last:?}, and an answer later"))
 }
 
 /// After the policy.
 fn returns(bed: &Bed, flow: Flow) -> Check {
-    let State::Stopped(mut conversation, _) = flow.state else { return Ok(()) };
+    let State::Begun(mut conversation) = flow.state else { return Ok(()) };
     // TCP waits ever longer until it tries again.
     if flow.cell.traffic == Traffic::Tcp {
         return Ok(());
