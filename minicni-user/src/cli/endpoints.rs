@@ -46,7 +46,7 @@ pub(super) fn collect(pins: &Pins, links: &[LinkInfo], problems: &mut Vec<String
             pod: link.alias.clone().unwrap_or_default(),
             addresses,
             mac: MacAddress(endpoint.mac).to_string(),
-            fast_path: endpoint.flags & Endpoint::NO_FAST_PATH == 0,
+            fast_path: endpoint.flags & (Endpoint::NO_FAST_PATH | Endpoint::NO_SPOOF_CHECK) == 0,
         });
     }
     let (mut attached, mut routed) = (true, Vec::new());

@@ -22,6 +22,10 @@ pub struct Requested {
     pub dns: Dns,
     /// `runtimeConfig.bandwidth` limits at least one direction.
     pub bandwidth_limited: bool,
+    /// The pod's flows are to stay in the stack: its annotation `minicni.io/fast-path`, or `args.cni.fastPath`, is off.
+    pub without_fast_path: bool,
+    /// The pod may send with any address: its annotation `minicni.io/spoof-check`, or `args.cni.spoofCheck`, is off.
+    pub without_spoof_check: bool,
     /// `runtimeConfig.ipRanges`, one list of ranges for each address; empty where there are none.
     pub ip_ranges: Vec<Vec<IpRange>>,
 }
@@ -71,11 +75,16 @@ impl Request {
             mac,
             dns: dns(&runtime)?,
             bandwidth_limited: bandwidth_limited(&runtime)?,
+            without_fast_path: is_off(&runtime, args.as_ref(), "minicni.io/fast-path", "fastPath")?,
+            without_spoof_check: is_off(&runtime, args.as_ref(), "minicni.io/spoof-check", "spoofCheck")?,
             ip_ranges: ip_ranges(&runtime)?,
         })
     }
 }
 
+/// The capability by which containerd and CRI-O pass a pod's annotations.
+const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
+const SWITCH: &str = "\"on\" or \"off\"";
 const ADDRESS: &str = "an IP address, with or without prefix length";
 const MAC: &str = "six bytes such as 02:00:00:00:00:01, neither all zero nor multicast";
 
@@ -121,6 +130,23 @@ fn mac(text: &str) -> Option<[u8; 6]> {
     let bytes: [u8; 6] = bytes?.try_into().ok()?;
     let multicast = bytes[0] & 1 == 1;
     (bytes != [0; 6] && !multicast).then_some(bytes)
+}
+
+/// Whether a pod is exempt from something, by an annotation of its or else by the configuration.
+fn is_off(runtime: &Fields, args: Option<&Fields>, annotation: &str, key: &str) -> Result<bool, CniError> {
+    let annotations = runtime.object(ANNOTATIONS)?;
+    let by_pod = annotations.map(|fields| fields.typed(annotation, SWITCH, off)).transpose()?.flatten();
+    let by_args = args.map(|fields| fields.typed(key, SWITCH, off)).transpose()?.flatten();
+    Ok(by_pod.or(by_args).unwrap_or(false))
+}
+
+fn off(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(on) => Some(!on),
+        Value::String(text) if text == "on" || text == "true" => Some(false),
+        Value::String(text) if text == "off" || text == "false" => Some(true),
+        _ => None,
+    }
 }
 
 fn without_duplicates(ips: Vec<IpAddr>) -> Vec<IpAddr> {

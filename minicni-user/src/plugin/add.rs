@@ -1,6 +1,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use minicni_common::Endpoint;
 
 use super::{
     config::Config,
@@ -40,6 +41,7 @@ pub(super) fn add(request: &Request) -> Result<AddResult, CniError> {
         netns: &netns,
         addresses: &addresses,
         pod_mac: requested.mac.map_or(names.pod_mac, MacAddress),
+        flags: flags(&requested),
         routes: &config.routes,
         mtu,
         alias: pod.as_deref().unwrap_or(owner.container_id()),
@@ -71,6 +73,13 @@ pub(super) fn sandbox(environment: &Environment) -> Result<Netns, CniError> {
         ));
     }
     Ok(netns)
+}
+
+/// What a pod is exempt from.
+fn flags(requested: &Requested) -> u32 {
+    let flag = |set, flag| if set { flag } else { 0 };
+    flag(requested.without_fast_path, Endpoint::NO_FAST_PATH)
+        | flag(requested.without_spoof_check, Endpoint::NO_SPOOF_CHECK)
 }
 
 /// `<namespace>/<pod>` for people, where the runtime is a kubelet's.

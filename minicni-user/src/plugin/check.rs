@@ -48,7 +48,8 @@ pub(super) fn check(request: &Request) -> Result<(), CniError> {
         addresses: &leased,
         pod_mac: told.mac,
         routes: &routes,
-        // These two are not compared: both may be another today.
+        // These are not compared: they may be others today.
+        flags: 0,
         mtu: 0,
         alias: "",
     };

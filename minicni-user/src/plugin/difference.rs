@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use minicni_common::Endpoint;
 
 use super::{
     pod::{anywhere, gateway, host_route, pod_route},
@@ -65,7 +66,7 @@ fn datapath_difference(
             return Ok(Some(format!("tc block {block} has no program of minicni")));
         }
     }
-    if entry != Some(wiring.endpoint()) {
+    if entry.map(|entry| Endpoint { flags: wiring.flags, ..entry }) != Some(wiring.endpoint()) {
         return Ok(Some(format!("the endpoint map has no entry, or another, for {name}")));
     }
     Ok(None)

@@ -30,6 +30,8 @@ pub(super) struct Wiring<'a> {
     /// One address, or one of each family.
     pub(super) addresses: &'a [IpAddr],
     pub(super) pod_mac: MacAddress,
+    /// As in [`Endpoint::flags`].
+    pub(super) flags: u32,
     pub(super) routes: &'a [PodRoute],
     pub(super) mtu: u32,
     /// For people who look at the host's end.
@@ -119,7 +121,9 @@ impl Wiring<'_> {
     /// Activates a device, and leaves it as a plugin behind us expects it: without a qdisc. No program looks after the
     /// pod's source address there, so that the kernel has to.
     fn without_programs(&self, ifindex: u32) -> Result<Vec<Request<'static>>, LinkError> {
-        set_sysctl("ipv4", &self.names.host, "rp_filter", "1")?;
+        if self.flags & Endpoint::NO_SPOOF_CHECK == 0 {
+            set_sysctl("ipv4", &self.names.host, "rp_filter", "1")?;
+        }
         Ok(vec![noqueue(ifindex), delete_root_qdisc(ifindex)])
     }
 
@@ -162,7 +166,7 @@ impl Wiring<'_> {
     pub(super) fn endpoint(&self) -> Endpoint {
         let mut endpoint = Endpoint {
             kind: EndpointKind::Pod as u32,
-            flags: 0,
+            flags: self.flags,
             ipv4: [0; 4],
             mac: self.pod_mac.0,
             reserved: [0; 2],

@@ -150,3 +150,43 @@ fn a_pod_with_a_bandwidth_limit_stays_off_the_fast_path_and_cannot_forge_its_sou
     limited.del(node).unwrap();
     assert_eq!(residue(node).0.len(), 2);
 }
+
+#[test]
+fn a_pod_may_be_exempt_from_the_fast_path_and_from_the_check_of_its_addresses() {
+    let lab = lab("exempt");
+    let node = &lab.nodes[0];
+    let b = node.pod("b").unwrap();
+    let exempt = |name: &str, config: serde_json::Value| {
+        let mut pod = node.sandbox(name).unwrap();
+        for (key, value) in config.as_object().unwrap() {
+            pod.config[key] = value.clone();
+        }
+        pod.add(node).unwrap();
+        let check = pod.call(node, "CHECK").unwrap();
+        assert!(check.ok, "{check:?}");
+        pod
+    };
+    // As containerd passes what a pod is annotated with, and as an operator writes it.
+    let annotations = json!({"io.kubernetes.cri.pod-annotations": {"minicni.io/fast-path": "off", "other": "x"}});
+    let slow = exempt("slow", json!({"runtimeConfig": annotations}));
+    let router = exempt("router", json!({"args": {"cni": {"spoofCheck": false}}}));
+    let plain = exempt("plain", json!({"args": {"cni": {"spoofCheck": "on"}}}));
+    let _server = Server::start(&b.netns, 7000).unwrap();
+    let to = (b.address().unwrap(), 7000).into();
+    for (pod, fast) in [(&slow, false), (&router, false), (&plain, true)] {
+        let before = node.counters().redirected;
+        Client::connect(&pod.netns, Protocol::Tcp, to).unwrap().measure(200).unwrap();
+        assert_eq!(node.counters().redirected > before, fast, "{}", pod.name);
+    }
+    // What bears another's source address arrives, or is counted.
+    let forge = |pod: &xtask::lab::Pod| {
+        let line = format!("ip addr replace 10.9.9.9/32 dev eth0; ping -c 1 -W 1 -I 10.9.9.9 {}", b.address().unwrap());
+        let before = node.counters().spoofed_source;
+        pod.netns.run(|| Command::new("sh").args(["-c", &line]).output().unwrap()).unwrap();
+        node.counters().spoofed_source - before
+    };
+    assert_eq!((forge(&plain), forge(&router)), (1, 0));
+    let mut wrong = node.sandbox("wrong").unwrap();
+    wrong.config["args"] = json!({"cni": {"fastPath": "perhaps"}});
+    assert_refused(node, &wrong, &[], 7, &["args.cni.fastPath", "perhaps"]);
+}
