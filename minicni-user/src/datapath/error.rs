@@ -71,7 +71,7 @@ pub enum DatapathError {
         /// Where.
         interface: String,
         /// Why it failed.
-        source: ProgramError,
+        source: Box<ProgramError>,
     },
     /// The pinned link between a program and an interface could not be opened.
     #[error("open pinned link {}: {source}; remove it, and minicnid attaches its program anew", path.display())]
@@ -79,7 +79,7 @@ pub enum DatapathError {
         /// Its pin.
         path: PathBuf,
         /// Why it failed.
-        source: LinkError,
+        source: Box<LinkError>,
     },
     /// A pinned map could not be opened, read or written.
     #[error("{action} map {}: {source}", path.display())]

@@ -82,9 +82,10 @@ fn a_flow_between_a_pod_and_a_remote_host_is_promoted_by_the_same_proofs() {
             assert_redirected(bench, &there, &back);
             let (out, back_in) = (bench.direction_from(a), bench.direction_from(b));
             assert_eq!((out.out_ifindex, back_in.out_ifindex), (b.ifindex, a.ifindex));
-            let (family, router): (u32, &[u8]) = match b.address.is_ipv4() {
-                true => (2, &[192, 0, 1, 254]),
-                false => (10, &[0xfd, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xfe]),
+            let (family, router): (u32, &[u8]) = if b.address.is_ipv4() {
+                (2, &[192, 0, 1, 254])
+            } else {
+                (10, &[0xfd, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xfe])
             };
             assert_eq!((out.next_hop_family, &out.exit[..router.len()]), (family, router));
             assert_eq!(back_in.next_hop_family, 0);
