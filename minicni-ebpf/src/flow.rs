@@ -31,10 +31,14 @@ const NO_DIRECTION: Direction = Direction {
     exit: [0; 16],
 };
 
-/// A flow of which nothing was seen.
+/// A flow of which nothing was seen, for [`begin`]. Not made on the stack, of which a program has 512 bytes.
+pub static UNSEEN: Flow = Flow { directions: [NO_DIRECTION; 2], generation: 0, state: OBSERVED, reserved: 0 };
+
+/// Dates a flow in the map of which nothing was seen yet.
 #[inline(always)]
-pub fn unseen() -> Flow {
-    Flow { directions: [NO_DIRECTION; 2], generation: maps::global_generation(), state: OBSERVED, reserved: 0 }
+pub fn begin(flow: *mut Flow) {
+    // SAFETY: as in `direction`.
+    unsafe { (*flow).generation = maps::global_generation() };
 }
 
 /// One direction of a flow in the map.
@@ -124,11 +128,15 @@ pub fn restart(flow: *mut Flow, new_state: u32) {
     }
     // Off the fast path first, then the rest.
     set_state(flow, new_state);
-    // SAFETY: as in `direction`.
+    // SAFETY: as in `direction`; both are made of whole words. One by one, because clearing them at once becomes a call, and
+    // a call counts for a stack frame.
     unsafe {
-        (*flow).directions = [NO_DIRECTION; 2];
-        (*flow).generation = maps::global_generation();
+        let words = (&raw mut (*flow).directions).cast::<u64>();
+        for index in 0..size_of::<[Direction; 2]>() / size_of::<u64>() {
+            words.add(index).write_volatile(0);
+        }
     }
+    begin(flow);
 }
 
 /// As [`restart`], for a flow that is to prove itself again; one that is closing stays so.
