@@ -23,11 +23,13 @@ const IPPROTO_UDP: u8 = 17;
 struct Question(bpf_fib_lookup);
 
 /// Where the stack sent a packet, in the terms in which the fast path can send the next one there.
-pub enum Exit {
-    /// To a pod, with these Ethernet addresses.
-    Pod { ethernet: [u16; 6] },
-    /// To a neighbour of an uplink, with this address.
-    Neighbour { family: u32, address: [u32; 4] },
+/// One shape for both kinds: of an enum the compiler touches fields that the kind at hand does not have, which verifiers
+/// before Linux 6.3 do not take.
+pub struct Exit {
+    /// 0 of a pod; else the family of the neighbour's address.
+    pub family: u32,
+    /// The Ethernet addresses of a frame for a pod, and a zero; or the neighbour's address.
+    pub words: [u32; 4],
 }
 
 /// How a packet from `from` that the stack delivers at `to` leaves the host; `None` where the fast path must not follow:
@@ -38,7 +40,8 @@ pub fn find<H: Header>(ctx: &TcContext, packet: &Packet<H>, from: u32, to: u32) 
     // SAFETY: `headers` found the whole struct inside the packet.
     let (ethernet, ip) = unsafe { ((*frame).ethernet, (*frame).ip) };
     if is_pod(to)? {
-        return Some(Exit::Pod { ethernet });
+        let [one, two, three, four, five, six] = ethernet;
+        return Some(Exit { family: 0, words: [word(one, two), word(three, four), word(five, six), 0] });
     }
     if is_pod(from)? { neighbour(ctx, packet, &ip, ethernet, from, to) } else { None }
 }
@@ -89,7 +92,14 @@ fn neighbour<H: Header>(
     }
     // SAFETY: the whole field was set to zero, and an IPv4 address written to the beginning of it.
     let address = unsafe { question.__bindgen_anon_4.ipv6_dst };
-    Some(Exit::Neighbour { family: u32::from(question.family), address })
+    Some(Exit { family: u32::from(question.family), words: address })
+}
+
+/// Two halfwords as they lie in memory.
+#[inline(always)]
+fn word(one: u16, other: u16) -> u32 {
+    let ([a, b], [c, d]) = (one.to_ne_bytes(), other.to_ne_bytes());
+    u32::from_ne_bytes([a, b, c, d])
 }
 
 /// Sends the packet to a neighbour, with the MAC address that the kernel has for it now. Gives the verdict.

@@ -68,35 +68,21 @@ pub fn next_hop(direction: &Direction) -> &[u32; 4] {
 /// Remembers how a direction leaves the host.
 #[inline(always)]
 pub fn set_exit(direction: &mut Direction, exit: &Exit) {
-    let field = &raw mut direction.exit;
-    // SAFETY: as in `ethernet` and `next_hop`.
-    match exit {
-        Exit::Pod { ethernet } => {
-            direction.next_hop_family = 0;
-            unsafe { field.cast::<[u16; 6]>().write(*ethernet) };
-        }
-        Exit::Neighbour { family, address } => {
-            direction.next_hop_family = *family;
-            unsafe { field.cast::<[u32; 4]>().write(*address) };
-        }
-    }
+    direction.next_hop_family = exit.family;
+    // SAFETY: as in `next_hop`.
+    unsafe { (&raw mut direction.exit).cast::<[u32; 4]>().write(exit.words) };
 }
 
 /// Whether a direction is remembered to leave the host so.
 #[inline(always)]
 pub fn leaves_by(direction: &Direction, exit: &Exit) -> bool {
-    match exit {
-        Exit::Pod { ethernet } => direction.next_hop_family == 0 && self::ethernet(direction) == ethernet,
-        Exit::Neighbour { family, address } => {
-            let [one, two, three, four] = *next_hop(direction);
-            // By words, because a comparison of bytes becomes a call.
-            direction.next_hop_family == *family
-                && one == address[0]
-                && two == address[1]
-                && three == address[2]
-                && four == address[3]
-        }
-    }
+    let ([one, two, three, four], words) = (*next_hop(direction), exit.words);
+    // By words, because a comparison of bytes becomes a call.
+    direction.next_hop_family == exit.family
+        && one == words[0]
+        && two == words[1]
+        && three == words[2]
+        && four == words[3]
 }
 
 /// The state of a flow in the map, read now.
