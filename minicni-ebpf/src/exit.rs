@@ -1,6 +1,6 @@
 //! How a proven direction leaves the host.
 
-use core::mem::zeroed;
+use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     bindings::{bpf_fib_lookup, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1},
@@ -18,12 +18,18 @@ use crate::{
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
 
+/// Aligned so that it can be cleared word by word; else that becomes a call, and a call counts for a stack frame.
+#[repr(C, align(8))]
+struct Question(bpf_fib_lookup);
+
 /// Where the stack sent a packet, in the terms in which the fast path can send the next one there.
-pub enum Exit {
-    /// To a pod, with these Ethernet addresses.
-    Pod { ethernet: [u16; 6] },
-    /// To a neighbour of an uplink, with this address.
-    Neighbour { family: u32, address: [u32; 4] },
+/// One shape for both kinds: of an enum the compiler touches fields that the kind at hand does not have, which verifiers
+/// before Linux 6.3 do not take.
+pub struct Exit {
+    /// 0 of a pod; else the family of the neighbour's address.
+    pub family: u32,
+    /// The Ethernet addresses of a frame for a pod, and a zero; or the neighbour's address.
+    pub words: [u32; 4],
 }
 
 /// How a packet from `from` that the stack delivers at `to` leaves the host; `None` where the fast path must not follow:
@@ -34,7 +40,8 @@ pub fn find<H: Header>(ctx: &TcContext, packet: &Packet<H>, from: u32, to: u32) 
     // SAFETY: `headers` found the whole struct inside the packet.
     let (ethernet, ip) = unsafe { ((*frame).ethernet, (*frame).ip) };
     if is_pod(to)? {
-        return Some(Exit::Pod { ethernet });
+        let [one, two, three, four, five, six] = ethernet;
+        return Some(Exit { family: 0, words: [word(one, two), word(three, four), word(five, six), 0] });
     }
     if is_pod(from)? { neighbour(ctx, packet, &ip, ethernet, from, to) } else { None }
 }
@@ -58,17 +65,24 @@ fn neighbour<H: Header>(
     from: u32,
     to: u32,
 ) -> Option<Exit> {
-    // SAFETY: zeros are valid for all of its fields.
-    let mut question: bpf_fib_lookup = unsafe { zeroed() };
+    let mut question = MaybeUninit::<Question>::uninit();
+    // SAFETY: it is made of whole words, and zeros are valid for all of its fields.
+    let Question(question) = unsafe {
+        let words = question.as_mut_ptr().cast::<u64>();
+        for index in 0..size_of::<Question>() / size_of::<u64>() {
+            words.add(index).write_volatile(0);
+        }
+        question.assume_init_mut()
+    };
     let (source_port, destination_port) = packet.ports();
     question.l4_protocol = if packet.tcp { IPPROTO_TCP } else { IPPROTO_UDP };
     question.sport = source_port.to_be();
     question.dport = destination_port.to_be();
     question.ifindex = from;
-    ip.ask(&mut question);
+    ip.ask(question);
     let size = size_of::<bpf_fib_lookup>() as i32;
     // SAFETY: context and question are as the helper wants them.
-    if unsafe { ask_routes(ctx.skb.skb.cast(), &raw mut question, size, 0) } != 0 || question.ifindex != to {
+    if unsafe { ask_routes(ctx.skb.skb.cast(), &raw mut *question, size, 0) } != 0 || question.ifindex != to {
         return None;
     }
     let byte = |index: usize| question.dmac[index];
@@ -78,7 +92,14 @@ fn neighbour<H: Header>(
     }
     // SAFETY: the whole field was set to zero, and an IPv4 address written to the beginning of it.
     let address = unsafe { question.__bindgen_anon_4.ipv6_dst };
-    Some(Exit::Neighbour { family: u32::from(question.family), address })
+    Some(Exit { family: u32::from(question.family), words: address })
+}
+
+/// Two halfwords as they lie in memory.
+#[inline(always)]
+fn word(one: u16, other: u16) -> u32 {
+    let ([a, b], [c, d]) = (one.to_ne_bytes(), other.to_ne_bytes());
+    u32::from_ne_bytes([a, b, c, d])
 }
 
 /// Sends the packet to a neighbour, with the MAC address that the kernel has for it now. Gives the verdict.

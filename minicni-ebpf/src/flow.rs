@@ -31,10 +31,14 @@ const NO_DIRECTION: Direction = Direction {
     exit: [0; 16],
 };
 
-/// A flow of which nothing was seen.
+/// A flow of which nothing was seen, for [`begin`]. Not made on the stack, of which a program has 512 bytes.
+pub static UNSEEN: Flow = Flow { directions: [NO_DIRECTION; 2], generation: 0, state: OBSERVED, reserved: 0 };
+
+/// Dates a flow in the map of which nothing was seen yet.
 #[inline(always)]
-pub fn unseen() -> Flow {
-    Flow { directions: [NO_DIRECTION; 2], generation: maps::global_generation(), state: OBSERVED, reserved: 0 }
+pub fn begin(flow: *mut Flow) {
+    // SAFETY: as in `direction`.
+    unsafe { (*flow).generation = maps::global_generation() };
 }
 
 /// One direction of a flow in the map.
@@ -64,35 +68,21 @@ pub fn next_hop(direction: &Direction) -> &[u32; 4] {
 /// Remembers how a direction leaves the host.
 #[inline(always)]
 pub fn set_exit(direction: &mut Direction, exit: &Exit) {
-    let field = &raw mut direction.exit;
-    // SAFETY: as in `ethernet` and `next_hop`.
-    match exit {
-        Exit::Pod { ethernet } => {
-            direction.next_hop_family = 0;
-            unsafe { field.cast::<[u16; 6]>().write(*ethernet) };
-        }
-        Exit::Neighbour { family, address } => {
-            direction.next_hop_family = *family;
-            unsafe { field.cast::<[u32; 4]>().write(*address) };
-        }
-    }
+    direction.next_hop_family = exit.family;
+    // SAFETY: as in `next_hop`.
+    unsafe { (&raw mut direction.exit).cast::<[u32; 4]>().write(exit.words) };
 }
 
 /// Whether a direction is remembered to leave the host so.
 #[inline(always)]
 pub fn leaves_by(direction: &Direction, exit: &Exit) -> bool {
-    match exit {
-        Exit::Pod { ethernet } => direction.next_hop_family == 0 && self::ethernet(direction) == ethernet,
-        Exit::Neighbour { family, address } => {
-            let [one, two, three, four] = *next_hop(direction);
-            // By words, because a comparison of bytes becomes a call.
-            direction.next_hop_family == *family
-                && one == address[0]
-                && two == address[1]
-                && three == address[2]
-                && four == address[3]
-        }
-    }
+    let ([one, two, three, four], words) = (*next_hop(direction), exit.words);
+    // By words, because a comparison of bytes becomes a call.
+    direction.next_hop_family == exit.family
+        && one == words[0]
+        && two == words[1]
+        && three == words[2]
+        && four == words[3]
 }
 
 /// The state of a flow in the map, read now.
@@ -124,11 +114,15 @@ pub fn restart(flow: *mut Flow, new_state: u32) {
     }
     // Off the fast path first, then the rest.
     set_state(flow, new_state);
-    // SAFETY: as in `direction`.
+    // SAFETY: as in `direction`; both are made of whole words. One by one, because clearing them at once becomes a call, and
+    // a call counts for a stack frame.
     unsafe {
-        (*flow).directions = [NO_DIRECTION; 2];
-        (*flow).generation = maps::global_generation();
+        let words = (&raw mut (*flow).directions).cast::<u64>();
+        for index in 0..size_of::<[Direction; 2]>() / size_of::<u64>() {
+            words.add(index).write_volatile(0);
+        }
     }
+    begin(flow);
 }
 
 /// As [`restart`], for a flow that is to prove itself again; one that is closing stays so.

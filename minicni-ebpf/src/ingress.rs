@@ -144,10 +144,13 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: Option<*mut Flow>
         return stack(Reason::TcpControl);
     }
     let Some(flow) = flow else {
-        let mut unseen = flow::unseen();
-        flow::note(ctx, packet, flow::direction(&raw mut unseen, packet.direction), ifindex, now, false);
         // The map makes room by itself; it fails only when another CPU was first, which is as good.
-        let _ = H::flows().insert(packet.key, unseen, u64::from(BPF_NOEXIST));
+        if H::flows().insert(packet.key, &flow::UNSEEN, u64::from(BPF_NOEXIST)).is_ok()
+            && let Some(flow) = H::flows().get_ptr_mut(packet.key)
+        {
+            flow::begin(flow);
+            flow::note(ctx, packet, flow::direction(flow, packet.direction), ifindex, now, false);
+        }
         return stack(Reason::Learning);
     };
     let before = flow::state(flow);

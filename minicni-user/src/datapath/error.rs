@@ -79,7 +79,7 @@ pub enum DatapathError {
         /// Its pin.
         path: PathBuf,
         /// Why it failed.
-        source: LinkError,
+        source: Box<LinkError>,
     },
     /// A pinned map could not be opened, read or written.
     #[error("{action} map {}: {source}", path.display())]

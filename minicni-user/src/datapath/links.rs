@@ -103,17 +103,16 @@ fn query(name: &str, hook: Hook) -> Result<Option<Vec<u32>>, DatapathError> {
     match SchedClassifier::query_tcx(name, hook.kind()) {
         Ok((_, programs)) => Ok(Some(programs.iter().map(ProgramInfo::id).collect())),
         Err(ProgramError::SyscallError(error)) if is(&error, Errno::EINVAL) => Ok(None),
-        Err(source) => Err(failed("look for programs on", name)(source)),
+        Err(error) => Err(attach_error("look for programs on", name)(error)),
     }
 }
 
 /// Replaces the program of a pinned link. `false` where there is none, or its interface is gone: another one may have its
 /// index now.
 fn update(pins: &Pins, hook: Hook, pin: &Path, name: &str) -> Result<bool, DatapathError> {
-    let link_error = |source| DatapathError::Link { path: pin.to_owned(), source };
     let link = match PinnedLink::from_pin(pin) {
         Err(LinkError::SyscallError(error)) if is(&error, Errno::ENOENT) => return Ok(false),
-        link => FdLink::from(link.map_err(link_error)?).try_into().map_err(link_error)?,
+        link => FdLink::from(link.map_err(link_error(pin))?).try_into().map_err(link_error(pin))?,
     };
     match open(pins, hook)?.attach_to_link(link) {
         Ok(_) => Ok(true),
@@ -121,18 +120,18 @@ fn update(pins: &Pins, hook: Hook, pin: &Path, name: &str) -> Result<bool, Datap
             remove(pin)?;
             Ok(false)
         }
-        Err(source) => Err(failed("replace the program on", name)(source)),
+        Err(error) => Err(attach_error("replace the program on", name)(error)),
     }
 }
 
 fn create(pins: &Pins, hook: Hook, pin: &Path, name: &str) -> Result<(), DatapathError> {
-    let failed = failed("attach a program to", name);
+    let failed = |error| attach_error("attach a program to", name)(error);
     let mut program = open(pins, hook)?;
     let options = TcAttachOptions::TcxOrder(LinkOrder::last());
-    let id = program.attach_with_options(name, hook.kind(), options).map_err(&failed)?;
+    let id = program.attach_with_options(name, hook.kind(), options).map_err(failed)?;
     // Until it is pinned, the link is this process's alone, and goes with it.
-    let link = program.take_link(id).map_err(&failed)?;
-    let link = FdLink::try_from(link).map_err(|source| DatapathError::Link { path: pin.to_owned(), source })?;
+    let link = program.take_link(id).map_err(failed)?;
+    let link = FdLink::try_from(link).map_err(link_error(pin))?;
     link.pin(pin).map(drop).map_err(|source| DatapathError::PinProgram { path: pin.to_owned(), source })
 }
 
@@ -153,10 +152,16 @@ fn pin_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Dat
     move |source| DatapathError::Pin { action, path, source }
 }
 
-fn is(error: &SyscallError, errno: Errno) -> bool {
-    error.io_error.raw_os_error() == Some(errno as i32)
+fn attach_error(action: &'static str, interface: &str) -> impl FnOnce(ProgramError) -> DatapathError {
+    let interface = interface.to_owned();
+    move |source| DatapathError::Attach { action, interface, source: Box::new(source) }
 }
 
-fn failed(action: &'static str, name: &str) -> impl Fn(ProgramError) -> DatapathError {
-    move |source| DatapathError::Attach { action, interface: name.to_owned(), source: Box::new(source) }
+fn link_error(pin: &Path) -> impl FnOnce(LinkError) -> DatapathError {
+    let path = pin.to_owned();
+    move |source| DatapathError::Link { path, source: Box::new(source) }
+}
+
+fn is(error: &SyscallError, errno: Errno) -> bool {
+    error.io_error.raw_os_error() == Some(errno as i32)
 }
