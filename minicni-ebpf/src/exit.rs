@@ -23,8 +23,8 @@ const IPPROTO_UDP: u8 = 17;
 struct Question(bpf_fib_lookup);
 
 /// Where the stack sent a packet, in the terms in which the fast path can send the next one there.
-/// One shape for both kinds: of an enum the compiler touches fields that the kind at hand does not have, which verifiers
-/// before Linux 6.3 do not take.
+/// One shape for both kinds: of an enum the compiler touches fields that the kind at hand does not have, which the verifier of
+/// Linux 6.1 refuses.
 pub struct Exit {
     /// 0 of a pod; else the family of the neighbour's address.
     pub family: u32,
