@@ -19,8 +19,17 @@ pub(super) fn nothing_invalid(seen: Gauges) -> Check {
     ensure(one + other == 0, "no packet that is INVALID to conntrack", format!("{one} on node1, {other} on node2"))
 }
 
+/// With fewer packets than a promotion needs.
+pub(super) fn before_promotion(kind: Kind, seen: Gauges) -> Check {
+    if kind.is_direct() || !REMOTE_IS_FAST {
+        return nothing_redirected(seen);
+    }
+    let [one, _] = seen.redirected;
+    ensure(one == 0, "no packet on the fast path of node1", one)
+}
+
 /// No packet may be redirected.
-pub(super) fn nothing_redirected(seen: Gauges) -> Check {
+fn nothing_redirected(seen: Gauges) -> Check {
     let [one, other] = seen.redirected;
     ensure(one + other == 0, "no packet on the fast path", format!("{one} on node1, {other} on node2"))
 }

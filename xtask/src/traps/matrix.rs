@@ -61,6 +61,11 @@ impl Kind {
         matches!(self, Self::DirectLocal | Self::DirectRemote)
     }
 
+    /// Whether packets may be on the fast path of some node: of one that sees them untranslated.
+    pub(super) const fn may_be_fast(self) -> bool {
+        self.is_direct() || matches!(self, Self::ClusterIpRemote | Self::NodePortCluster)
+    }
+
     /// Whether the client is the host outside, not a pod.
     pub(super) const fn is_from_outside(self) -> bool {
         matches!(self, Self::NodePortCluster | Self::NodePortLocal | Self::HostPortOutside | Self::ExternalIpOutside)

@@ -177,9 +177,12 @@ impl Run {
     fn talk(&mut self, index: usize, phase: Phase) -> Check {
         let (bed, conversation) = (&self.bed, &mut self.conversations[index]);
         let (kind, traffic) = (conversation.kind, conversation.traffic);
-        if kind.is_direct() && traffic == Traffic::Tcp {
-            sleep(SETTLED);
-        }
+        let settle = || {
+            if traffic == Traffic::Tcp && kind.may_be_fast() {
+                sleep(SETTLED);
+            }
+        };
+        settle();
         let mut exchange = |count: usize| -> Result<Gauges> {
             let before = Gauges::read(bed)?;
             (0..count).try_for_each(|_| conversation.exchange(bed))?;
@@ -189,7 +192,7 @@ impl Run {
             let seen = exchange(FEW)?;
             expect::nothing_invalid(seen)?;
             if traffic != Traffic::Twin {
-                expect::nothing_redirected(seen)?;
+                expect::before_promotion(kind, seen)?;
             }
         }
         if phase != Phase::Before {
@@ -198,9 +201,7 @@ impl Run {
             expect::nothing_invalid(seen)?;
             expect::path(bed.setting, kind, traffic, seen)?;
         }
-        if kind.is_direct() && traffic == Traffic::Tcp {
-            sleep(SETTLED);
-        }
+        settle();
         Ok(())
     }
 
