@@ -1,6 +1,7 @@
 //! `bench`: minicni beside what people run today, measured interleaved in one run.
 
 mod add;
+mod environment;
 mod statistics;
 
 use anyhow::Result;
