@@ -1,6 +1,8 @@
 //! `bench`: minicni beside what people run today, measured interleaved in one run.
 
 mod add;
+mod datapath;
+mod environment;
 mod statistics;
 
 use anyhow::Result;
@@ -16,11 +18,14 @@ pub struct Arguments {
 enum What {
     /// The time that the plugin takes to add and delete a pod, beside `bridge` with `host-local`
     Add(add::Arguments),
+    /// Round trips, streams, connections and CPU time of the datapath, beside what people run and what the kernel can at best
+    Datapath(datapath::Arguments),
 }
 
 /// Measures and shows.
 pub fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Add(arguments) => add::run(arguments),
+        What::Datapath(arguments) => datapath::run(arguments),
     }
 }

@@ -1,7 +1,6 @@
 //! ADD, DEL and the others by the clock, from exec to exit, beside `bridge` with `host-local`.
 
 mod controls;
-mod environment;
 mod memory;
 mod parallel;
 mod peers;
@@ -17,13 +16,13 @@ use anyhow::{Context as _, Result};
 
 use self::{
     controls::Controls,
-    environment::{Environment, load},
     memory::InMemory,
     peers::{PEERS, host_local_dir, minicni},
     plan::Plan,
     report::Report,
 };
 use crate::{
+    bench::environment::{Environment, load},
     build, debian,
     lab::{self, Lab, directory},
 };

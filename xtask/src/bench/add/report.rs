@@ -2,13 +2,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     controls::Summaries,
-    environment::Environment,
     parallel::Parallel,
     plan::Plan,
     present::Present,
     sequence::{DualStack, Sequence},
 };
-use crate::bench::statistics::Compared;
+use crate::bench::{environment::Environment, statistics::Compared};
 
 /// All that a run found. Times are milliseconds from exec to exit.
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -1,0 +1,91 @@
+use serde::{Deserialize, Serialize};
+
+/// What lies between client and server.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Topology {
+    /// Two pods of minicni on a node with kube-proxy's rules.
+    Minicni,
+    /// As [`Topology::Minicni`], on a node with many pods and routes.
+    Crowded,
+    /// The same wiring without our programs, and the same rules.
+    Routed,
+    /// The same wiring without our programs, on a node without netfilter.
+    Plain,
+    /// The bridge plugin's, with `br_netfilter` and the same rules.
+    Bridge,
+    /// The bridge plugin's without `br_netfilter`: no rule sees the pods' packets.
+    BridgeAlone,
+    /// As [`Topology::Routed`], with an nftables flowtable.
+    Flowtable,
+    /// A program that redirects every packet to the other pod, whatever it is.
+    RedirectPeer,
+    /// A veth pair from the one to the other: no node in between.
+    Direct,
+    /// One namespace.
+    Loopback,
+    /// As [`Topology::Minicni`], through an address that the node translates.
+    Service,
+    /// As [`Topology::Routed`], through an address that the node translates.
+    ServiceRouted,
+    /// Pods of minicni on two nodes with kube-proxy's rules.
+    RemoteMinicni,
+    /// The same without our programs.
+    RemoteRouted,
+    /// The two nodes themselves.
+    RemoteHosts,
+    /// As [`Topology::RemoteRouted`], through a VXLAN tunnel as flannel makes it.
+    RemoteVxlan,
+}
+
+impl Topology {
+    pub(super) const ALL: [Self; 16] = [
+        Self::Minicni,
+        Self::Crowded,
+        Self::Routed,
+        Self::Plain,
+        Self::Bridge,
+        Self::BridgeAlone,
+        Self::Flowtable,
+        Self::RedirectPeer,
+        Self::Direct,
+        Self::Loopback,
+        Self::Service,
+        Self::ServiceRouted,
+        Self::RemoteMinicni,
+        Self::RemoteRouted,
+        Self::RemoteHosts,
+        Self::RemoteVxlan,
+    ];
+
+    /// What others of its kind are compared with.
+    pub(super) fn baseline(self) -> Self {
+        match self {
+            Self::RemoteMinicni | Self::RemoteRouted | Self::RemoteHosts | Self::RemoteVxlan => Self::RemoteRouted,
+            Self::Service | Self::ServiceRouted => Self::ServiceRouted,
+            _ => Self::Routed,
+        }
+    }
+
+    /// In words.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Minicni => "minicni",
+            Self::Crowded => "minicni, many pods and routes",
+            Self::Routed => "routed, conntrack",
+            Self::Plain => "routed, no netfilter",
+            Self::Bridge => "bridge, conntrack",
+            Self::BridgeAlone => "bridge, no netfilter",
+            Self::Flowtable => "routed, nftables flowtable",
+            Self::RedirectPeer => "redirect_peer of everything",
+            Self::Direct => "direct veth pair",
+            Self::Loopback => "loopback",
+            Self::Service => "ClusterIP, minicni",
+            Self::ServiceRouted => "ClusterIP, routed",
+            Self::RemoteMinicni => "two nodes: minicni",
+            Self::RemoteRouted => "two nodes: routed, conntrack",
+            Self::RemoteHosts => "two nodes: host to host",
+            Self::RemoteVxlan => "two nodes: VXLAN",
+        }
+    }
+}
