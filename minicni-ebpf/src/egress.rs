@@ -48,7 +48,7 @@ fn delivered<H: Header>(ctx: &TcContext) {
     let now = unsafe { bpf_jiffies64() };
     let entered = flow::entered_as(ctx, &packet);
     if !entered || from != there.in_ifindex || from == to || !flow::expected(there, now) {
-        return twin(ctx, flow, there, to);
+        return twin(flow, there);
     }
     let Some(exit) = exit::find(ctx, &packet, from, to) else {
         if there.proofs != 0 {
@@ -81,10 +81,9 @@ fn delivered<H: Header>(ctx: &TcContext) {
 ///
 /// Where nothing was noted of the direction, nothing can be promoted, and there is nothing to void.
 #[inline(always)]
-fn twin(ctx: &TcContext, flow: *mut Flow, there: &Direction, to: u32) {
+fn twin(flow: *mut Flow, there: &Direction) {
     if there.noted != 0 && flow::direction(flow, 0).proofs | flow::direction(flow, 1).proofs != 0 {
         maps::count(Reason::Twin);
-        debug!(ctx, "a translated twin of a flow leaves at {}", to);
         flow::reset(flow);
     }
 }

@@ -31,7 +31,9 @@ const NO_DIRECTION: Direction = Direction {
     exit: [0; 16],
 };
 
-/// A flow of which nothing was seen, for [`begin`]. Not made on the stack, of which a program has 512 bytes.
+/// A flow of which nothing was seen, for [`begin`]. Not made on the stack, of which a program has 512 bytes. Under its plain
+/// name, because a mangled one depends on the directory in which it is built.
+#[unsafe(no_mangle)]
 pub static UNSEEN: Flow = Flow { directions: [NO_DIRECTION; 2], generation: 0, state: OBSERVED, reserved: 0 };
 
 /// Dates a flow in the map of which nothing was seen yet.

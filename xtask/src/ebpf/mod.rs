@@ -103,7 +103,19 @@ fn build(toolchain: &Toolchain) -> Result<PathBuf> {
     let stripped = target.join("minicni.o");
     // Without the debug sections it is a tenth of the size; BTF stays.
     command::run(Command::new(&toolchain.strip).arg("-g").arg(&built).arg("-o").arg(&stripped))?;
+    if let Some(name) = mangled_name(&fs::read(&stripped)?) {
+        bail!(
+            "{name} in the object depends on the directory in which it was built; inline it, or give it #[unsafe(no_mangle)]"
+        );
+    }
     Ok(stripped)
+}
+
+/// The first symbol whose name the compiler made up (<https://doc.rust-lang.org/rustc/symbol-mangling/v0.html>).
+fn mangled_name(object: &[u8]) -> Option<String> {
+    let start = object.windows(3).position(|bytes| bytes == b"\0_R")? + 1;
+    let name = object.get(start..)?.split(|byte| *byte == 0).next()?;
+    Some(String::from_utf8_lossy(name).into_owned())
 }
 
 /// Compiler flags: BTF for the maps, and no path of this machine in the object.
