@@ -23,6 +23,8 @@ pub fn index_of(name: &str) -> Result<Option<u32>, LinkError> {
 /// The name of the device of this index in the calling thread's namespace; `None` if there is none.
 pub fn name_of(ifindex: u32) -> Result<Option<String>, LinkError> {
     match if_indextoname(ifindex) {
+        // nix takes the null pointer by which libc says ENXIO for a name.
+        Ok(name) if name.is_empty() => Ok(None),
         Ok(name) => Ok(Some(name.to_string_lossy().into_owned())),
         Err(Errno::ENXIO | Errno::ENODEV) => Ok(None),
         Err(errno) => Err(refused(&ifindex.to_string(), errno)),

@@ -143,3 +143,17 @@ fn install(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, &temporary).with_context(|| format!("write {}", temporary.display()))?;
     fs::rename(&temporary, to).with_context(|| format!("rename to {}", to.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::mangled_name;
+
+    #[test]
+    fn a_name_that_the_compiler_made_up_is_found() {
+        assert_eq!(
+            mangled_name(b"\0ingress\0_RNvNtCs_7minicni4flow\0egress\0").as_deref(),
+            Some("_RNvNtCs_7minicni4flow")
+        );
+        assert_eq!(mangled_name(b"\0ingress\0MAP_R\0"), None);
+    }
+}
