@@ -16,6 +16,7 @@ use minicni::{
     datapath::Endpoints,
     ipam::{LeaseState, Store},
     link::{RouteFilter, Socket},
+    node::uplink::is_uplink,
     plugin::{ENDPOINT_ROUTE_PROTOCOL, HOST_PREFIX},
 };
 use serde_json::{Value, json};
@@ -79,7 +80,8 @@ pub(crate) fn residue(node: &Node) -> Vec<String> {
         })
         .unwrap();
     if let Ok(endpoints) = Endpoints::open(&node.pins()) {
-        all.extend(endpoints.all().unwrap().into_iter().map(|endpoint| format!("{endpoint:?}")));
+        let pods = endpoints.all().unwrap().into_iter().filter(|(_, endpoint)| !is_uplink(endpoint));
+        all.extend(pods.map(|endpoint| format!("{endpoint:?}")));
     }
     all.extend(leased(node).iter().map(|address| format!("lease of {address}")));
     let rules = node.run(&mut Command::new("iptables-save")).unwrap();
