@@ -3,9 +3,10 @@ use std::{io, path::PathBuf, process::ExitCode};
 use clap::{Args, ValueEnum};
 use tracing::{error, level_filters::LevelFilter};
 
-use super::Directories;
+use super::{Directories, install::Install};
 use crate::{
     daemon::run::{Options, run as run_daemon},
+    link::sysctl,
     node::Datapath,
 };
 
@@ -20,6 +21,11 @@ pub(super) struct Run {
     node_name: Option<String>,
     #[command(flatten)]
     directories: Directories,
+    #[command(flatten)]
+    install: Install,
+    /// Where /proc/sys of the host is, for a container whose own is mounted read-only
+    #[arg(long, value_name = "DIR", env = "MINICNI_PROC_SYS")]
+    proc_sys: Option<PathBuf>,
     /// auto: eBPF where the kernel can, else routes; ebpf: eBPF or an error; route: the kernel's routes alone
     #[arg(long, default_value_t = Datapath::Auto, value_name = "auto|ebpf|route")]
     datapath: Datapath,
@@ -46,7 +52,10 @@ enum EbpfLogLevel {
 }
 
 pub(super) fn run(arguments: Run) -> ExitCode {
-    let Run { nodes, node_name, directories, datapath, mtu, log_level, ebpf_log_level } = arguments;
+    let Run { nodes, node_name, directories, install, proc_sys, datapath, mtu, log_level, ebpf_log_level } = arguments;
+    if let Some(proc_sys) = proc_sys {
+        sysctl::set_root(proc_sys);
+    }
     tracing_subscriber::fmt()
         .with_max_level(log_level)
         .with_writer(io::stderr)
@@ -61,6 +70,7 @@ pub(super) fn run(arguments: Run) -> ExitCode {
         datapath,
         mtu,
         ebpf_log_level: ebpf_log_level as u8,
+        install: install.options(),
     };
     // One thread: the daemon waits most of the time, and namespaces belong to threads.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -2,6 +2,7 @@
 
 mod daemon;
 mod endpoints;
+mod install;
 mod ipam;
 mod status;
 mod uplinks;

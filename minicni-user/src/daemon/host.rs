@@ -60,6 +60,11 @@ impl Host {
         &self.mode
     }
 
+    /// Whether `node.json` says what an ADD has to know.
+    pub(super) fn serves(&self) -> bool {
+        self.facts.is_some()
+    }
+
     /// Prepares the host again if a setting that the datapath depends on changed behind our back.
     pub(super) fn keep_prepared(&mut self) {
         match forward(self.ipv6) {

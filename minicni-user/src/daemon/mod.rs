@@ -4,11 +4,13 @@
 //! they ask for and what has to change; [`routes`] reads and changes the kernel; [`watch`] tells when somebody else
 //! did; [`reconcile`] composes these, and [`run`] is the loop around it all. `rules`, beside it, makes flows prove
 //! themselves again when the stack may treat them in another way. `sweep` releases the leases of pods that are gone.
+//! [`install`] puts the plugin and its configuration where the container runtime looks for them.
 
 mod changes;
 mod debounce;
 pub mod file;
 mod host;
+pub mod install;
 mod logs;
 pub mod nodes;
 pub mod plan;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use nix::unistd::gethostname;
+use serde_json::{Map, Value};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{MissedTickBehavior, interval},
@@ -16,6 +17,7 @@ use tracing::{error, info, warn};
 use super::{
     file::{self, NodesFile},
     host::Host,
+    install::{self, Installer},
     logs,
     nodes::Node,
     reconcile::{Report, reconcile},
@@ -26,7 +28,7 @@ use super::{
 };
 use crate::{
     datapath::Pins,
-    node::{Datapath, Mode, NodeError, StateDir},
+    node::{DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Datapath, Mode, NodeError, StateDir},
 };
 
 /// How often everything is looked at without a reason.
@@ -52,6 +54,25 @@ pub struct Options {
     pub mtu: Option<u32>,
     /// The level of the eBPF programs' log, as aya-log counts.
     pub ebpf_log_level: u8,
+    /// What to install for the container runtime.
+    pub install: install::Options,
+}
+
+impl Options {
+    /// What the plugin has to be told in the network configuration to find what the daemon was told.
+    fn for_plugin(&self) -> Map<String, Value> {
+        let mut settings = Map::new();
+        let mut differs = |key: &str, value: Value, default: &str| {
+            if value != *default {
+                settings.insert(key.to_owned(), value);
+            }
+        };
+        differs("stateDir", self.state.root().to_string_lossy().into(), DEFAULT_STATE_DIR);
+        differs("bpfDir", self.pins.root().to_string_lossy().into(), DEFAULT_BPF_DIR);
+        differs("datapath", self.datapath.to_string().into(), &Datapath::default().to_string());
+        settings.extend(self.mtu.map(|mtu| ("mtu".to_owned(), mtu.into())));
+        settings
+    }
 }
 
 /// Why the daemon cannot run.
@@ -97,6 +118,8 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let mut watch = RouteWatch::new()?;
     let rules = Rules::listen(options.pins.clone()).map_err(system("start the thread that listens for rules"))?;
     let mut file = NodesFile::watch(&options.nodes)?;
+    let mut runtime =
+        install::Watch::new(&options.install).map_err(system("watch the container runtime's directories"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(system("listen for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("listen for SIGINT"))?;
     let mut timer = interval(RESYNC);
@@ -108,6 +131,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         host: Host::prepare(&options)?,
         rules,
         sweeper: Sweeper::new(options.state.clone(), options.pins.clone(), Limits::DAEMON),
+        installer: Installer::new(options.install.clone(), options.for_plugin()),
         nodes: None,
         file_error: None,
         at_home: false,
@@ -136,10 +160,12 @@ pub async fn run(options: Options) -> Result<(), RunError> {
                     watch = RouteWatch::new()?;
                 }
             }
+            () = runtime.changed() => daemon.installer.look_again(),
             _ = timer.tick() => {
                 daemon.read_nodes();
                 daemon.host.keep_prepared();
                 daemon.sweep();
+                daemon.installer.look_again();
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -173,6 +199,7 @@ struct Daemon {
     host: Host,
     rules: Rules,
     sweeper: Sweeper,
+    installer: Installer,
     kernel: Kernel,
     /// The last good ones.
     nodes: Option<Vec<Node>>,
@@ -227,6 +254,7 @@ impl Daemon {
             problems.extend(self.rules.problems());
         }
         problems.extend_from_slice(self.sweeper.problems());
+        self.installer.keep(self.host.serves(), &mut problems);
         self.host.tell(problems);
     }
 }

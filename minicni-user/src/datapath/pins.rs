@@ -13,6 +13,7 @@ use super::DatapathError;
 /// Where programs and maps are pinned: `<bpfDir>/<layout version>/`, and links to uplinks: `<bpfDir>/links/`.
 #[derive(Clone, Debug)]
 pub struct Pins {
+    root: PathBuf,
     dir: PathBuf,
     links: PathBuf,
 }
@@ -20,7 +21,12 @@ pub struct Pins {
 impl Pins {
     /// The pins below `bpf_dir`, which need not exist yet.
     pub fn new(bpf_dir: &Path) -> Self {
-        Self { dir: bpf_dir.join(LAYOUT_VERSION), links: bpf_dir.join("links") }
+        Self { root: bpf_dir.to_owned(), dir: bpf_dir.join(LAYOUT_VERSION), links: bpf_dir.join("links") }
+    }
+
+    /// The directory in which those of all layout versions are.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The directory of the pins.
