@@ -32,9 +32,11 @@ impl Watch {
     pub(in crate::daemon) fn new(options: &Options) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let descriptor = inotify.as_fd().try_clone_to_owned()?;
+        // SAFETY: the descriptor is owned by what is registered, and lives as long.
+        let readable = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?;
         Ok(Self {
             directories: [&options.bin_dir, &options.conf_dir].into_iter().flatten().cloned().collect(),
-            readable: AsyncFd::register_with_interest(descriptor, Interest::READABLE)?,
+            readable,
             inotify,
             changes: Debounce::new(QUIET, LIMIT),
         })
