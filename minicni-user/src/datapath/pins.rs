@@ -1,14 +1,14 @@
 use std::{
     fs,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
-use aya::programs::{ProgramFd, ProgramInfo};
+use aya::programs::ProgramError;
 use minicni_common::names::{EGRESS, INGRESS, LAYOUT_VERSION, MapName};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use super::DatapathError;
+use super::{DatapathError, syscall};
 
 /// Where programs and maps are pinned: `<bpfDir>/<layout version>/`, and links to uplinks: `<bpfDir>/links/`.
 #[derive(Clone, Debug)]
@@ -94,9 +94,11 @@ impl Pins {
     // Not `SchedClassifier::from_pin`, which probes the kernel for features and takes ten times as long.
     fn open_program(&self, name: &str) -> Result<Program, DatapathError> {
         let path = self.program(name);
-        ProgramInfo::from_pin(&path)
-            .and_then(|info| Ok(Program { id: info.id(), fd: info.fd()? }))
-            .map_err(|source| DatapathError::OpenProgram { path, source })
+        let open = || -> Result<Program, ProgramError> {
+            let fd = syscall::open_pin(&path)?;
+            Ok(Program { id: syscall::program_id(fd.as_fd())?, fd })
+        };
+        open().map_err(|source| DatapathError::OpenProgram { path, source })
     }
 }
 
@@ -110,7 +112,7 @@ pub struct Programs {
 #[derive(Debug)]
 struct Program {
     id: u32,
-    fd: ProgramFd,
+    fd: OwnedFd,
 }
 
 impl Programs {
