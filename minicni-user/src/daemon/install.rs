@@ -16,6 +16,8 @@ use std::{
 use serde_json::{Map, Value};
 use tracing::info;
 
+use super::problems::{Problem, Problems, Reason};
+
 pub(super) use self::watch::Watch;
 pub use self::{conflist::is_ours, file::temporary};
 
@@ -77,12 +79,12 @@ pub(super) struct Installer {
     ready: bool,
     /// Whether something may have changed since the last look.
     due: bool,
-    problems: Vec<String>,
+    problems: Problems,
 }
 
 impl Installer {
     pub(super) fn new(options: Options, settings: Map<String, Value>) -> Self {
-        Self { options, settings, ready: false, due: true, problems: Vec::new() }
+        Self { options, settings, ready: false, due: true, problems: Problems::default() }
     }
 
     /// Says that something may have changed.
@@ -92,14 +94,16 @@ impl Installer {
 
     /// Makes the files what they should be, if anything changed, and says what is wrong. Whoever is `ready` can serve an
     /// ADD.
-    pub(super) fn keep(&mut self, ready: bool, problems: &mut Vec<String>) {
+    pub(super) fn keep(&mut self, ready: bool, problems: &mut Problems) {
         if self.due || self.ready != ready {
             (self.due, self.ready) = (false, ready);
-            self.problems.clear();
+            self.problems = Problems::default();
             let installed = self.keep_plugin();
             self.keep_conflist(installed);
         }
-        problems.extend_from_slice(&self.problems);
+        for Problem { reason, message } in self.problems.all() {
+            problems.add(*reason, message);
+        }
     }
 
     /// Installs the plugin; says whether there is one.
@@ -109,7 +113,7 @@ impl Installer {
         match install_plugin(self.options.plugin.as_deref(), &target) {
             Ok(true) => info!(file = %target.display(), "plugin installed"),
             Ok(false) => {}
-            Err(error) => self.problems.push(format!("the plugin is not installed: {error}")),
+            Err(error) => self.problems.add(Reason::PluginNotInstalled, error),
         }
         // An older one serves as well.
         target.is_file()
@@ -119,13 +123,13 @@ impl Installer {
         let Some(conf_dir) = self.options.conf_dir.clone() else { return };
         match earlier::earlier(&conf_dir, CONFLIST) {
             Ok(others) if others.is_empty() => {}
-            Ok(others) => self.problems.push(format!(
+            Ok(others) => self.problems.add(Reason::OtherNetworkConfigurationFirst, format_args!(
                 "{} in {} comes before {CONFLIST}: the runtime takes the first, and pods get another network; remove what is \
                  not wanted",
                 others.join(", "),
                 conf_dir.display(),
             )),
-            Err(error) => self.problems.push(error.to_string()),
+            Err(error) => self.problems.add(Reason::ConfigurationNotInstalled, error),
         }
         if !(self.ready && installed) {
             return;
@@ -134,7 +138,7 @@ impl Installer {
         match self.install_conflist(&target) {
             Ok(true) => info!(file = %target.display(), "network configuration written"),
             Ok(false) => {}
-            Err(error) => self.problems.push(format!("the network configuration is not installed: {error}")),
+            Err(error) => self.problems.add(Reason::ConfigurationNotInstalled, error),
         }
     }
 
@@ -144,7 +148,7 @@ impl Installer {
         let is_there = |plugin: &str| bin_dir.is_none_or(|dir| dir.join(plugin).is_file());
         let (wanted, missing) = template.filled(&self.settings, is_there);
         if let Some(bin_dir) = bin_dir.filter(|_| !missing.is_empty()) {
-            self.problems.push(format!(
+            self.problems.add(Reason::ChainedPluginMissing, format_args!(
                 "{} left out of {CONFLIST}, because {} has no such plugin: pods do without (hostPort needs portmap, limits \
                  of bandwidth need bandwidth); install the plugins of the CNI project",
                 missing.join(" and "),

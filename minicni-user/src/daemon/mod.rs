@@ -5,6 +5,7 @@
 //! did; [`reconcile`] composes these, and [`run`] is the loop around it all. `rules`, beside it, makes flows prove
 //! themselves again when the stack may treat them in another way. `sweep` releases the leases of pods that are gone.
 //! [`install`] puts the plugin and its configuration where the container runtime looks for them.
+//! What goes wrong meanwhile is collected as [`problems`].
 
 mod changes;
 mod debounce;
@@ -14,6 +15,7 @@ pub mod install;
 mod logs;
 pub mod nodes;
 pub mod plan;
+pub mod problems;
 pub mod reconcile;
 pub mod routes;
 mod rules;

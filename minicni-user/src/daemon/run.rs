@@ -20,6 +20,7 @@ use super::{
     install::{self, Installer},
     logs,
     nodes::Node,
+    problems::{Problems, Reason},
     reconcile::{Report, reconcile},
     routes::Kernel,
     rules::Rules,
@@ -237,7 +238,8 @@ impl Daemon {
 
     /// One pass: routes, then what the plugin and people read.
     async fn pass(&mut self) {
-        let mut problems: Vec<String> = self.file_error.iter().cloned().collect();
+        let mut problems = Problems::default();
+        problems.extend(Reason::NodesUnreadable, &self.file_error);
         if let Some(nodes) = &self.nodes {
             match reconcile(nodes, &self.me, &self.kernel).await {
                 Ok(report) => {
@@ -247,15 +249,15 @@ impl Daemon {
                     self.host.keep_uplinks(nodes, &self.me, &report, &mut problems);
                     self.host.publish(nodes, &self.me, &report.local, self.options.mtu, &mut problems);
                 }
-                Err(error) => problems.push(error.to_string()),
+                Err(error) => problems.add(Reason::RouteFailed, error),
             }
         }
         if matches!(self.host.mode(), Mode::Ebpf { .. }) {
-            problems.extend(self.rules.problems());
+            problems.extend(Reason::RulesUnheard, self.rules.problems());
         }
-        problems.extend_from_slice(self.sweeper.problems());
+        problems.extend(Reason::LeasesNotSwept, self.sweeper.problems());
         self.installer.keep(self.host.serves(), &mut problems);
-        self.host.tell(problems);
+        self.host.tell(&problems);
     }
 }
 

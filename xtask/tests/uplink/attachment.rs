@@ -141,6 +141,9 @@ fn beside_filters_in_a_clsact_qdisc_the_programs_run_behind_them_and_leave_them_
     assert_fast(&lab, &a, &b);
     for arguments in [&[][..], &["--datapath", "route"], &[]] {
         restart(&lab, arguments);
+        if arguments.is_empty() {
+            assert_attached(&lab.nodes[0], &json!("clsact"));
+        }
         let now = filters(&lab.nodes[0]);
         assert_eq!(theirs(&now), theirs(&before), "{now}");
         assert_eq!(now.matches("minicni").count(), if arguments.is_empty() { 2 } else { 0 }, "{now}");
