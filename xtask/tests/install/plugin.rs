@@ -1,12 +1,4 @@
-use std::{
-    fs,
-    io::Write as _,
-    path::PathBuf,
-    process::Stdio,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
-    thread,
-    time::Duration,
-};
+use std::{fs, io::Write as _, path::PathBuf, process::Stdio, thread, time::Duration};
 
 use xtask::lab::{Node, Pod, Programs};
 
@@ -32,7 +24,6 @@ fn the_plugin_is_replaced_again_and_again_while_pods_come_and_go_and_no_call_fai
     runtime.start(&lab, node);
     eventually("the plugin is installed", || runtime.plugin().exists());
     let good = fs::read(Programs::beside_us().unwrap().minicni).unwrap();
-    let done = AtomicBool::new(false);
     let pod = node.sandbox("a").unwrap();
     let calls = thread::scope(|scope| {
         let replacing = scope.spawn(|| {
@@ -48,11 +39,10 @@ fn the_plugin_is_replaced_again_and_again_while_pods_come_and_go_and_no_call_fai
                 eventually("the plugin is ours again", || fs::read(runtime.plugin()).is_ok_and(|now| now == good));
                 replaced += 1;
             }
-            done.store(true, Relaxed);
             replaced
         });
         let mut calls = 0;
-        while !done.load(Relaxed) {
+        while !replacing.is_finished() {
             for command in ["ADD", "DEL"] {
                 call(&runtime.plugin(), node, &pod, command).unwrap();
                 calls += 1;
