@@ -6,7 +6,7 @@ use super::{CONFLIST, Runtime, assert_reaches, eventually, lab, names, problems}
 
 #[test]
 fn the_configuration_appears_only_when_pods_can_be_served_and_stays_when_the_daemon_stops() {
-    let lab = lab("ready", 1);
+    let lab = lab("ready");
     let node = &lab.nodes[0];
     let runtime = Runtime::new(node);
     let nodes = fs::read_to_string(lab.nodes_file()).unwrap();
@@ -31,10 +31,11 @@ fn the_configuration_appears_only_when_pods_can_be_served_and_stays_when_the_dae
 
 #[test]
 fn the_plugin_serves_pods_with_what_was_written() {
-    let lab = lab("serves", 1);
+    let lab = lab("serves");
     let node = &lab.nodes[0];
     let runtime = Runtime::new(node);
     runtime.start(&lab, node);
+    eventually("the configuration is written", || runtime.conflist().exists());
     let conflist: Value = serde_json::from_slice(&fs::read(runtime.conflist()).unwrap()).unwrap();
     let pods = ["a", "b"].map(|name| {
         let mut pod = node.sandbox(name).unwrap();
@@ -45,12 +46,12 @@ fn the_plugin_serves_pods_with_what_was_written() {
         pod
     });
     assert_reaches(&pods[0], &pods[1]);
-    assert_eq!(problems(node), "[]");
+    eventually("all is well", || problems(node) == "[]");
 }
 
 #[test]
 fn what_somebody_changes_or_removes_is_back_at_once() {
-    let lab = lab("back", 1);
+    let lab = lab("back");
     let node = &lab.nodes[0];
     let runtime = Runtime::new(node);
     runtime.start(&lab, node);
@@ -71,7 +72,7 @@ fn what_somebody_changes_or_removes_is_back_at_once() {
 
 #[test]
 fn a_chained_plugin_that_is_missing_is_left_out_until_it_is_there() {
-    let lab = lab("missing", 1);
+    let lab = lab("missing");
     let node = &lab.nodes[0];
     let runtime = Runtime::new(node);
     fs::rename(runtime.bin.join("portmap"), runtime.conf.join("portmap")).unwrap();
@@ -87,7 +88,7 @@ fn a_chained_plugin_that_is_missing_is_left_out_until_it_is_there() {
 
 #[test]
 fn a_configuration_of_somebody_else_that_comes_first_is_reported_and_left_alone() {
-    let lab = lab("earlier", 1);
+    let lab = lab("earlier");
     let node = &lab.nodes[0];
     let runtime = Runtime::new(node);
     let theirs = runtime.conf.join("05-theirs.conflist");

@@ -26,8 +26,9 @@ const PORT: u16 = 7000;
 const LIMIT: Duration = Duration::from_secs(15);
 const CONFLIST: &str = "10-minicni.conflist";
 
-fn lab(name: &str, nodes: u8) -> Lab {
-    Lab::new(&format!("mniinstall-{name}"), nodes, Programs::beside_us().unwrap()).unwrap()
+/// Two nodes, wired, with nothing running on them.
+fn lab(name: &str) -> Lab {
+    Lab::new(&format!("mniinstall-{name}"), 2, Programs::beside_us().unwrap()).unwrap()
 }
 
 /// A node's directories of the container runtime. There are the plugins that are chained.

@@ -18,7 +18,7 @@ fn call(plugin: &PathBuf, node: &Node, pod: &Pod, command: &str) -> Result<(), S
 
 #[test]
 fn the_plugin_is_replaced_again_and_again_while_pods_come_and_go_and_no_call_fails() {
-    let lab = lab("replaced", 1);
+    let lab = lab("replaced");
     let node = &lab.nodes[0];
     let runtime = Runtime::new(node);
     runtime.start(&lab, node);
@@ -56,12 +56,15 @@ fn the_plugin_is_replaced_again_and_again_while_pods_come_and_go_and_no_call_fai
 
 #[test]
 fn a_daemon_killed_at_any_moment_of_its_start_leaves_no_half_file_and_the_next_one_completes() {
-    let lab = lab("killed", 1);
+    let lab = lab("killed");
     let node = &lab.nodes[0];
     let runtime = Runtime::new(node);
     let good = fs::read(Programs::beside_us().unwrap().minicni).unwrap();
     let mut stages = std::collections::BTreeSet::new();
-    for delay in (0..150).step_by(5) {
+    let mut delay = 0;
+    while !stages.contains(&(true, true)) {
+        delay += 5 + delay / 10;
+        assert!(delay < 5_000, "nothing is installed");
         for file in [runtime.plugin(), runtime.conflist()] {
             let _ = fs::remove_file(file);
         }
@@ -81,7 +84,7 @@ fn a_daemon_killed_at_any_moment_of_its_start_leaves_no_half_file_and_the_next_o
             serde_json::from_slice::<serde_json::Value>(&conflist).unwrap();
         }
     }
-    assert!(stages.contains(&(false, false)) && stages.contains(&(true, true)), "{stages:?}");
+    assert!(stages.contains(&(false, false)), "{stages:?}");
     // As if killed between the two, and in the middle of each.
     fs::remove_file(runtime.conflist()).unwrap();
     fs::write(runtime.bin.join(".minicni.new"), &good[..1000]).unwrap();

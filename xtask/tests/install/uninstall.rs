@@ -26,7 +26,7 @@ fn everything(node: &Node, runtime: &Runtime) -> String {
     let files = |directory| if fs::exists(directory).unwrap() { names(directory) } else { Vec::new() };
     format!(
         "{}\n{}\n{}\n{}\n{}\n{}\n{:?} {:?} {:?} {:?}",
-        show("ip -br link"),
+        show("ip -br link").lines().map(|line| line.split(' ').next().unwrap()).collect::<Vec<_>>().join(" "),
         show("ip route"),
         show("ip -6 route"),
         show("tc qdisc"),
@@ -40,7 +40,7 @@ fn everything(node: &Node, runtime: &Runtime) -> String {
 }
 
 fn two(name: &str) -> (Lab, Runtime, String) {
-    let mut lab = lab(name, 2);
+    let mut lab = lab(name);
     let runtime = Runtime::new(&lab.nodes[0]);
     let before = everything(&lab.nodes[0], &runtime);
     lab.start_daemons().unwrap();
