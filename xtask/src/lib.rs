@@ -12,5 +12,6 @@ pub mod demo;
 pub mod ebpf;
 pub mod image;
 pub mod lab;
+pub mod manifests;
 pub mod test;
 pub mod traps;
