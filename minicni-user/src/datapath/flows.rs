@@ -84,6 +84,12 @@ impl Flows {
         Ok(all)
     }
 
+    /// Tells the state of every flow, as a number, without keeping them: there may be many.
+    pub fn each_state(&self, mut tell: impl FnMut(u32)) -> Result<(), DatapathError> {
+        self.ipv4.each_state(&mut tell)?;
+        self.ipv6.each_state(&mut tell)
+    }
+
     /// Forgets one flow; it proves itself again.
     pub fn remove(&mut self, key: &FlowKey) -> Result<(), DatapathError> {
         match key {
@@ -109,6 +115,13 @@ impl<K: Pod> Cache<K> {
     fn all(&self, key: impl Fn(K) -> FlowKey) -> Result<Vec<(FlowKey, Flow)>, DatapathError> {
         let flows = self.map.iter().map(|entry| entry.map(|(found, flow)| (key(found), flow)));
         flows.collect::<Result<_, _>>().map_err(failed("read", &self.path))
+    }
+
+    fn each_state(&self, mut tell: impl FnMut(u32)) -> Result<(), DatapathError> {
+        self.map
+            .iter()
+            .try_for_each(|entry| entry.map(|(_, flow)| tell(flow.state)))
+            .map_err(failed("read", &self.path))
     }
 
     fn remove(&mut self, key: &K) -> Result<(), DatapathError> {

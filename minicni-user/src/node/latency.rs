@@ -124,10 +124,12 @@ impl Latencies {
         if index >= WORDS || self.0.len() < BYTES {
             return None;
         }
+        #[expect(clippy::cast_ptr_alignment, reason = "a mapping begins at a page")]
+        let words = self.0.as_mut_ptr().cast::<u64>();
         // SAFETY: the mapping begins at a page, is at least WORDS numbers long and lives as long as `self`; every
         // process that maps the file accesses these numbers atomically alone. Nobody shortens the file: it comes to its
         // name by link, whole, and is never opened for truncation.
-        Some(unsafe { AtomicU64::from_ptr(self.0.as_mut_ptr().cast::<u64>().add(index)) })
+        Some(unsafe { AtomicU64::from_ptr(words.add(index)) })
     }
 }
 
