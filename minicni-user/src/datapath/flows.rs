@@ -1,6 +1,7 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    os::fd::AsFd as _,
     path::PathBuf,
 };
 
@@ -14,7 +15,7 @@ use minicni_common::{
 };
 
 use super::{
-    DatapathError, Pins,
+    DatapathError, Pins, batch,
     load::open_map,
     maps::{failed, is_absence},
 };
@@ -105,7 +106,7 @@ struct Cache<K: Pod> {
     path: PathBuf,
 }
 
-impl<K: Pod> Cache<K> {
+impl<K: Pod + bytemuck::Pod> Cache<K> {
     fn open(pins: &Pins, name: MapName) -> Result<Self, DatapathError> {
         let path = pins.map(name);
         let map = HashMap::try_from(open_map(pins, name)?).map_err(failed("open", &path))?;
@@ -118,10 +119,9 @@ impl<K: Pod> Cache<K> {
     }
 
     fn each_state(&self, mut tell: impl FnMut(u32)) -> Result<(), DatapathError> {
-        self.map
-            .iter()
-            .try_for_each(|entry| entry.map(|(_, flow)| tell(flow.state)))
-            .map_err(failed("read", &self.path))
+        let map = MapData::from_pin(&self.path).map_err(failed("open", &self.path))?;
+        let told = batch::each_value::<K, Flow>(map.fd().as_fd(), |flow| tell(flow.state));
+        told.map_err(|source| DatapathError::Pin { action: "count the flows of", path: self.path.clone(), source })
     }
 
     fn remove(&mut self, key: &K) -> Result<(), DatapathError> {
