@@ -61,8 +61,8 @@ impl Host {
         &self.mode
     }
 
-    /// Whether `node.json` says what an ADD has to know.
-    pub(super) fn serves(&self) -> bool {
+    /// Whether this daemon wrote `node.json`.
+    pub(super) fn is_published(&self) -> bool {
         self.facts.is_some()
     }
 

@@ -37,6 +37,8 @@ pub enum Reason {
     ChainedPluginMissing,
     /// The container runtime takes the network configuration of somebody else.
     OtherNetworkConfigurationFirst,
+    /// Nobody can ask for metrics.
+    MetricsUnavailable,
 }
 
 impl fmt::Display for Reason {

@@ -2,11 +2,13 @@
 
 use std::{
     fs::{File, TryLockError},
+    net::SocketAddr,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
 use nix::unistd::gethostname;
+use prometheus_client::registry::Registry;
 use serde_json::{Map, Value};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -16,9 +18,12 @@ use tracing::{error, info, warn};
 
 use super::{
     file::{self, NodesFile},
+    health::Health,
     host::Host,
+    http::Server,
     install::{self, Installer},
     logs,
+    metrics::Metrics,
     nodes::Node,
     problems::{Problems, Reason},
     reconcile::{Report, reconcile},
@@ -53,6 +58,8 @@ pub struct Options {
     pub datapath: Datapath,
     /// The MTU for pods; the uplink's where nobody says.
     pub mtu: Option<u32>,
+    /// Where to listen for those who ask for metrics, if anywhere.
+    pub metrics: Option<SocketAddr>,
     /// The level of the eBPF programs' log, as aya-log counts.
     pub ebpf_log_level: u8,
     /// What to install for the container runtime.
@@ -117,7 +124,12 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     };
     // Subscribed first, so that no change between looking and listening is missed.
     let mut watch = RouteWatch::new()?;
-    let rules = Rules::listen(options.pins.clone()).map_err(system("start the thread that listens for rules"))?;
+    let (mut registry, health) = (Registry::default(), Health::new());
+    let metrics = Metrics::new(&mut registry, health.clone(), options.state.clone(), options.pins.clone());
+    let server = options.metrics.map(|address| Server::start(address, registry, health)).transpose();
+    let server = server.map_err(system("start the thread that answers for metrics"))?;
+    let rules = Rules::listen(options.pins.clone(), metrics.rule_changes.clone())
+        .map_err(system("start the thread that listens for rules"))?;
     let mut file = NodesFile::watch(&options.nodes)?;
     let mut runtime =
         install::Watch::new(&options.install).map_err(system("watch the container runtime's directories"))?;
@@ -131,6 +143,8 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let mut daemon = Daemon {
         host: Host::prepare(&options)?,
         rules,
+        metrics,
+        server,
         sweeper: Sweeper::new(options.state.clone(), options.pins.clone(), Limits::DAEMON),
         installer: Installer::new(options.install.clone(), options.for_plugin()),
         nodes: None,
@@ -150,6 +164,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             changed = file.next_change() => {
                 if let Err(error) = changed {
                     warn!(%error, "the file of nodes is read by timer only");
+                    daemon.metrics.nodes.restarted();
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
                 daemon.read_nodes();
@@ -199,6 +214,9 @@ struct Daemon {
     me: String,
     host: Host,
     rules: Rules,
+    metrics: Metrics,
+    /// `None` where nobody may ask.
+    server: Option<Server>,
     sweeper: Sweeper,
     installer: Installer,
     kernel: Kernel,
@@ -216,6 +234,7 @@ impl Daemon {
                 if self.file_error.take().is_some() || self.nodes.is_none() {
                     info!(nodes = nodes.len(), file = %self.options.nodes.display(), "nodes read");
                 }
+                self.metrics.nodes.answered(nodes.len());
                 self.nodes = Some(nodes);
             }
             Err(error) => {
@@ -224,6 +243,7 @@ impl Daemon {
                     let kept = self.nodes.as_ref().map_or("there are none yet", |_| "the last good ones stay");
                     warn!(error, "nodes not read; {kept}");
                 }
+                self.metrics.nodes.failed();
                 self.file_error = Some(error);
             }
         }
@@ -241,22 +261,32 @@ impl Daemon {
         let mut problems = Problems::default();
         problems.extend(Reason::NodesUnreadable, &self.file_error);
         if let Some(nodes) = &self.nodes {
+            let start = Instant::now();
             match reconcile(nodes, &self.me, &self.kernel).await {
                 Ok(report) => {
+                    self.metrics.reconciled(&report, start.elapsed());
                     let own = nodes.iter().filter(|node| node.name == self.me).flat_map(|node| &node.internal_ips);
                     self.at_home = own.into_iter().any(|ip| report.local.iter().any(|prefix| prefix.address == *ip));
                     self.host.routes_changed(&report, &mut problems);
                     self.host.keep_uplinks(nodes, &self.me, &report, &mut problems);
                     self.host.publish(nodes, &self.me, &report.local, self.options.mtu, &mut problems);
                 }
-                Err(error) => problems.add(Reason::RouteFailed, error),
+                Err(error) => {
+                    self.metrics.unreadable();
+                    problems.add(Reason::RouteFailed, error);
+                }
             }
         }
         if matches!(self.host.mode(), Mode::Ebpf { .. }) {
             problems.extend(Reason::RulesUnheard, self.rules.problems());
         }
         problems.extend(Reason::LeasesNotSwept, self.sweeper.problems());
-        self.installer.keep(self.host.serves(), &mut problems);
+        self.installer.keep(self.host.is_published(), &mut problems);
+        problems.extend(Reason::MetricsUnavailable, self.server.as_ref().and_then(Server::problem));
+        if self.host.is_published() {
+            self.metrics.ready();
+        }
+        self.metrics.passed(self.host.mode(), &problems);
         self.host.tell(&problems);
     }
 }
