@@ -4,11 +4,12 @@
 //! they ask for and what has to change; [`routes`] reads and changes the kernel; [`watch`] tells when somebody else
 //! did; [`reconcile`] composes these, and [`run`] is the loop around it all. `rules`, beside it, makes flows prove
 //! themselves again when the stack may treat them in another way. `sweep` releases the leases of pods that are gone.
-//! What goes wrong meanwhile is collected as [`problems`].
+//! `firewall` keeps the rules that pods need. What goes wrong meanwhile is collected as [`problems`].
 
 mod changes;
 mod debounce;
 pub mod file;
+pub mod firewall;
 mod host;
 mod logs;
 pub mod nodes;

@@ -17,6 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::debug;
 
 use self::sources::{DeafError, Source};
+use super::firewall::Doorbell;
 use crate::datapath::{Generations, Pins};
 
 /// How long after a change the flows are called: what else changes meanwhile is covered by the same call.
@@ -34,7 +35,7 @@ pub(super) struct Rules {
 impl Rules {
     /// Starts to listen in the network namespace of this thread, until the process ends. What happens from now on is not
     /// missed.
-    pub(super) fn listen(pins: Pins) -> io::Result<Self> {
+    pub(super) fn listen(pins: Pins, firewall: Doorbell) -> io::Result<Self> {
         let mut listener = Listener::open();
         let problems = Arc::new(Mutex::new(listener.problems()));
         let rules = Self { problems: Arc::clone(&problems) };
@@ -42,6 +43,7 @@ impl Rules {
             loop {
                 // The first time, and after it was opened anew, for whatever happened while nobody listened.
                 let bumped = bump(&pins);
+                firewall.ring();
                 *locked(&problems) = listener.problems().into_iter().chain(bumped.err()).collect();
                 if !listener.changed() {
                     listener = Listener::open();

@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 
 use super::{
     file::{self, NodesFile},
+    firewall::{Firewall, Masquerade},
     host::Host,
     logs,
     nodes::Node,
@@ -51,6 +52,8 @@ pub struct Options {
     pub datapath: Datapath,
     /// The MTU for pods; the uplink's where nobody says.
     pub mtu: Option<u32>,
+    /// What pods get this node's address for.
+    pub masquerade: Masquerade,
     /// The level of the eBPF programs' log, as aya-log counts.
     pub ebpf_log_level: u8,
 }
@@ -96,7 +99,10 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     };
     // Subscribed first, so that no change between looking and listening is missed.
     let mut watch = RouteWatch::new()?;
-    let rules = Rules::listen(options.pins.clone()).map_err(system("start the thread that listens for rules"))?;
+    let firewall = Firewall::start(options.state.clone(), options.masquerade.clone())
+        .map_err(system("start the thread that keeps firewall rules"))?;
+    let rules = Rules::listen(options.pins.clone(), firewall.doorbell())
+        .map_err(system("start the thread that listens for rules"))?;
     let mut file = NodesFile::watch(&options.nodes)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(system("listen for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("listen for SIGINT"))?;
@@ -108,6 +114,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let mut daemon = Daemon {
         host: Host::prepare(&options)?,
         rules,
+        firewall,
         sweeper: Sweeper::new(options.state.clone(), options.pins.clone(), Limits::DAEMON),
         nodes: None,
         file_error: None,
@@ -173,6 +180,7 @@ struct Daemon {
     me: String,
     host: Host,
     rules: Rules,
+    firewall: Firewall,
     sweeper: Sweeper,
     kernel: Kernel,
     /// The last good ones.
@@ -214,6 +222,7 @@ impl Daemon {
         let mut problems = Problems::default();
         problems.extend(Reason::NodesUnreadable, &self.file_error);
         if let Some(nodes) = &self.nodes {
+            self.firewall.keep(nodes, &self.me).await;
             match reconcile(nodes, &self.me, &self.kernel).await {
                 Ok(report) => {
                     let own = nodes.iter().filter(|node| node.name == self.me).flat_map(|node| &node.internal_ips);
@@ -228,6 +237,7 @@ impl Daemon {
         if matches!(self.host.mode(), Mode::Ebpf { .. }) {
             problems.extend(Reason::RulesUnheard, self.rules.problems());
         }
+        self.firewall.tell(&mut problems);
         problems.extend(Reason::LeasesNotSwept, self.sweeper.problems());
         self.host.tell(&problems);
     }
