@@ -15,9 +15,9 @@ use crate::node::{CHECKED_GROUP, HOST_PREFIX};
 pub(super) const TABLE: &str = "inet minicni";
 
 /// The chain in which pods get this node's address where they leave the cluster.
-const MASQUERADE: &str = "masquerade";
+const MASQUERADE: &str = "postrouting";
 /// The chain that drops what pods without the programs send from addresses of others.
-const SOURCES: &str = "sources";
+const SOURCES: &str = "prerouting";
 
 /// What the table is to do.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

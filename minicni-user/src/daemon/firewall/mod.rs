@@ -31,7 +31,7 @@ use super::{
 use crate::node::StateDir;
 
 /// How often the rules are looked at without a reason.
-const RESYNC: Duration = Duration::from_secs(30);
+const RESYNC: Duration = Duration::from_mins(1);
 /// The least time from one look to the next.
 const APART: Duration = Duration::from_millis(500);
 /// How long the routes wait for the table.

@@ -75,7 +75,7 @@ fn stands(wanted: &Contents) -> Result<bool, FirewallError> {
             Ok(parts(listing) == Some(wanted.parts()))
         }
         // There is none, most likely; whatever else it is, writing the table will say it.
-        Err(FirewallError::Refused { .. }) => Ok(*wanted == Contents::default()),
+        Err(FirewallError::Refused { .. }) => Ok(wanted.parts() == Parts::default()),
         Err(error) => Err(error),
     }
 }
@@ -141,3 +141,6 @@ pub(super) fn prefix(value: &Value) -> Option<IpNet> {
     let length = u8::try_from(prefix.get("len")?.as_u64()?).ok()?;
     IpNet::new(prefix.get("addr")?.as_str()?.parse().ok()?, length).ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,7 +42,8 @@ impl Tool {
         let output = child.wait_with_output().map_err(failed)?;
         if !output.status.success() {
             let stderr = String::from_utf8_lossy(&output.stderr);
-            let stderr = stderr.split('\n').map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>();
+            // What follows the first error, which nft underlines, follows from it.
+            let stderr = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).take(3).collect::<Vec<_>>();
             return Err(FirewallError::Refused {
                 command: self.line(arguments),
                 stderr: stderr.join(" "),
