@@ -6,7 +6,6 @@ mod policy;
 
 use std::{
     fs,
-    io::Read as _,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::Command,
     thread,
@@ -76,17 +75,11 @@ fn seen(client: &Netns, server: &Netns, to: SocketAddr) -> Option<IpAddr> {
     let tcp = server.run(|| TcpListener::bind((any, PORT)).unwrap()).unwrap();
     let accepted = thread::spawn(move || tcp.accept().map(|(_, from)| from.ip()).ok());
     let stream = client.run(|| TcpStream::connect_timeout(&to, patience)).unwrap();
-    let by_tcp = match &stream {
-        Ok(_) => accepted.join().unwrap(),
-        Err(_) => {
-            // Ends the thread.
-            drop(server.run(|| TcpStream::connect((IpAddr::from([127, 0, 0, 1]), PORT))));
-            None
-        }
-    };
-    if let Ok(mut stream) = stream {
-        let _ = stream.read(&mut [0; 1]);
+    if stream.is_err() {
+        // Ends the thread.
+        drop(server.run(|| TcpStream::connect((IpAddr::from([127, 0, 0, 1]), PORT))));
     }
+    let by_tcp = accepted.join().unwrap().filter(|_| stream.is_ok());
     assert_eq!(by_udp, by_tcp, "UDP and TCP to {to}");
     by_tcp
 }
@@ -115,7 +108,7 @@ fn problems(lab: &Lab) -> String {
     fs::read_to_string(lab.nodes[0].state_dir().join("daemon.json")).unwrap()
 }
 
-/// The nftables ruleset of a node, without handles.
+/// The nftables ruleset of a node.
 fn ruleset(node: &Node) -> String {
     run(&node.netns, "nft list ruleset")
 }

@@ -99,8 +99,7 @@ fn packets_that_are_queued_to_nobody_pass_where_the_queue_may_be_bypassed_and_st
         iptables(node, &format!("iptables-{backend} -A FORWARD -j NFQUEUE --queue-num 100 --queue-bypass"));
         settle();
         let client = promoted(node, &a, SocketAddr::new(b.addresses()[0], PORT));
-        assert_stops(client, || {
-            drop(iptables(node, &format!("iptables-{backend} -I FORWARD -j NFQUEUE --queue-num 100")))
-        });
+        let closed = format!("iptables-{backend} -I FORWARD -j NFQUEUE --queue-num 100");
+        assert_stops(client, || drop(iptables(node, &closed)));
     }
 }
