@@ -1,4 +1,10 @@
-use std::{io, net::IpAddr, path::PathBuf, process::ExitCode};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    str::FromStr,
+};
 
 use clap::{ArgAction, Args, ValueEnum};
 use ipnet::IpNet;
@@ -37,12 +43,42 @@ pub(super) struct Run {
     /// between them
     #[arg(long, env = "MINICNI_NON_MASQUERADE_CIDRS", value_name = "LIST", value_delimiter = ',', value_parser = prefix)]
     non_masquerade_cidrs: Vec<IpNet>,
+    /// Address and port for /metrics, /healthz and /readyz, or off
+    #[arg(long, env = "MINICNI_METRICS_ADDRESS", value_name = "ADDRESS", default_value = "127.0.0.1:10109")]
+    metrics_address: MetricsAddress,
     /// Level of the daemon's log, which goes to stderr
     #[arg(long, value_name = "LEVEL", default_value_t = LevelFilter::INFO)]
     log_level: LevelFilter,
+    /// Form of the daemon's log
+    #[arg(long, env = "MINICNI_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
     /// Level of the eBPF programs' own log; anything but off makes them slower
     #[arg(long, value_enum, default_value_t = EbpfLogLevel::Off)]
     ebpf_log_level: EbpfLogLevel,
+}
+
+/// Where to listen, if anywhere.
+#[derive(Clone, Copy, Debug)]
+struct MetricsAddress(Option<SocketAddr>);
+
+impl FromStr for MetricsAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let address = text.parse().map_err(|_| "not an IP address and a port, such as 127.0.0.1:10109, nor off")?;
+        Ok(Self(Some(address)))
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// For machines, one object on each line
+    Json,
 }
 
 /// Levels as aya-log counts them.
@@ -70,14 +106,14 @@ fn prefix(text: &str) -> Result<IpNet, String> {
 }
 
 pub(super) fn run(arguments: Run) -> ExitCode {
-    let Run { masquerade, non_masquerade_cidrs, log_level, .. } = arguments;
+    let Run { masquerade, non_masquerade_cidrs, metrics_address, log_level, log_format, .. } = arguments;
     let Run { nodes, node_name, directories, datapath, mtu, ebpf_log_level, .. } = arguments;
-    tracing_subscriber::fmt()
-        .with_max_level(log_level)
-        .with_writer(io::stderr)
-        .with_ansi(false)
-        .with_target(false)
-        .init();
+    let log =
+        tracing_subscriber::fmt().with_max_level(log_level).with_writer(io::stderr).with_ansi(false).with_target(false);
+    match log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
     let options = Options {
         nodes,
         node_name,
@@ -86,6 +122,7 @@ pub(super) fn run(arguments: Run) -> ExitCode {
         datapath,
         mtu,
         masquerade: Masquerade { on: masquerade, except: non_masquerade_cidrs },
+        metrics: metrics_address.0,
         ebpf_log_level: ebpf_log_level as u8,
     };
     // One thread: the daemon waits most of the time, and namespaces belong to threads.
