@@ -1,11 +1,21 @@
-use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode, str::FromStr};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    str::FromStr,
+};
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
+use ipnet::IpNet;
 use tracing::{error, level_filters::LevelFilter};
 
 use super::{Directories, install::Install};
 use crate::{
-    daemon::run::{Options, run as run_daemon},
+    daemon::{
+        firewall::Masquerade,
+        run::{Options, run as run_daemon},
+    },
     link::sysctl,
     node::Datapath,
 };
@@ -32,6 +42,13 @@ pub(super) struct Run {
     /// MTU of the pods' interfaces [default: the uplink's]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65_535))]
     mtu: Option<u32>,
+    /// Give pods this node's address where they leave the cluster
+    #[arg(long, env = "MINICNI_MASQUERADE", value_name = "true|false", action = ArgAction::Set, default_value_t = true)]
+    masquerade: bool,
+    /// Destinations for which pods keep their own address, beside the pods and nodes of the cluster: prefixes with commas
+    /// between them
+    #[arg(long, env = "MINICNI_NON_MASQUERADE_CIDRS", value_name = "LIST", value_delimiter = ',', value_parser = prefix)]
+    non_masquerade_cidrs: Vec<IpNet>,
     /// Address and port for /metrics, /healthz and /readyz, or off
     #[arg(long, env = "MINICNI_METRICS_ADDRESS", value_name = "ADDRESS", default_value = "127.0.0.1:10109")]
     metrics_address: MetricsAddress,
@@ -81,23 +98,26 @@ enum EbpfLogLevel {
     Trace = 5,
 }
 
+/// A prefix as somebody writes it; a single address is one, too.
+fn prefix(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let prefix: IpNet = match text.parse::<IpAddr>() {
+        Ok(address) => address.into(),
+        Err(_) => text.parse().map_err(|_| "not a prefix such as 172.16.0.0/12 or fd00::/8".to_owned())?,
+    };
+    match prefix.trunc() {
+        truncated if truncated == prefix => Ok(prefix),
+        truncated => Err(format!("bits are set behind the prefix length; is {truncated} meant?")),
+    }
+}
+
 pub(super) fn run(arguments: Run) -> ExitCode {
-    let Run {
-        nodes,
-        node_name,
-        directories,
-        install,
-        proc_sys,
-        datapath,
-        mtu,
-        metrics_address,
-        log_level,
-        log_format,
-        ebpf_log_level,
-    } = arguments;
+    let Run { install, proc_sys, .. } = arguments;
     if let Some(proc_sys) = proc_sys {
         sysctl::set_root(proc_sys);
     }
+    let Run { masquerade, non_masquerade_cidrs, metrics_address, log_level, log_format, .. } = arguments;
+    let Run { nodes, node_name, directories, datapath, mtu, ebpf_log_level, .. } = arguments;
     let log =
         tracing_subscriber::fmt().with_max_level(log_level).with_writer(io::stderr).with_ansi(false).with_target(false);
     match log_format {
@@ -111,6 +131,7 @@ pub(super) fn run(arguments: Run) -> ExitCode {
         pins: directories.pins(),
         datapath,
         mtu,
+        masquerade: Masquerade { on: masquerade, except: non_masquerade_cidrs },
         metrics: metrics_address.0,
         ebpf_log_level: ebpf_log_level as u8,
         install: install.options(),

@@ -4,13 +4,14 @@
 //! they ask for and what has to change; [`routes`] reads and changes the kernel; [`watch`] tells when somebody else
 //! did; [`reconcile`] composes these, and [`run`] is the loop around it all. `rules`, beside it, makes flows prove
 //! themselves again when the stack may treat them in another way. `sweep` releases the leases of pods that are gone. `metrics`,
-//! `health` and `http` tell what became of all this.
+//! `health` and `http` tell what became of all this. `firewall` keeps the rules that pods need.
 //! [`install`] puts the plugin and its configuration where the container runtime looks for them.
 //! What goes wrong meanwhile is collected as [`problems`].
 
 mod changes;
 mod debounce;
 pub mod file;
+pub mod firewall;
 mod health;
 mod host;
 mod http;

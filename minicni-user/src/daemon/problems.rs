@@ -27,6 +27,10 @@ pub enum Reason {
     HostNotPrepared,
     /// Leases of pods that are gone could not be released.
     LeasesNotSwept,
+    /// Pods do not get this node's address where they leave the cluster, or not as they should.
+    MasqueradeFailed,
+    /// Somebody's firewall may drop what pods send, or nobody knows whether it does.
+    ForwardBlocked,
     /// Changes of firewall rules are not noticed.
     RulesUnheard,
     /// The plugin could not be installed.

@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 
 use super::{
     file::{self, NodesFile},
+    firewall::{Firewall, Masquerade},
     health::Health,
     host::Host,
     http::Server,
@@ -58,6 +59,8 @@ pub struct Options {
     pub datapath: Datapath,
     /// The MTU for pods; the uplink's where nobody says.
     pub mtu: Option<u32>,
+    /// What pods get this node's address for.
+    pub masquerade: Masquerade,
     /// Where to listen for those who ask for metrics, if anywhere.
     pub metrics: Option<SocketAddr>,
     /// The level of the eBPF programs' log, as aya-log counts.
@@ -124,11 +127,13 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     };
     // Subscribed first, so that no change between looking and listening is missed.
     let mut watch = RouteWatch::new()?;
+    let firewall = Firewall::start(options.state.clone(), options.masquerade.clone())
+        .map_err(system("start the thread that keeps firewall rules"))?;
     let (mut registry, health) = (Registry::default(), Health::new());
     let metrics = Metrics::new(&mut registry, health.clone(), options.state.clone(), options.pins.clone());
     let server = options.metrics.map(|address| Server::start(address, registry, health)).transpose();
     let server = server.map_err(system("start the thread that answers for metrics"))?;
-    let rules = Rules::listen(options.pins.clone(), metrics.rule_changes.clone())
+    let rules = Rules::listen(options.pins.clone(), metrics.rule_changes.clone(), firewall.doorbell())
         .map_err(system("start the thread that listens for rules"))?;
     let mut file = NodesFile::watch(&options.nodes)?;
     let mut runtime =
@@ -143,6 +148,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let mut daemon = Daemon {
         host: Host::prepare(&options)?,
         rules,
+        firewall,
         metrics,
         server,
         sweeper: Sweeper::new(options.state.clone(), options.pins.clone(), Limits::DAEMON),
@@ -214,6 +220,7 @@ struct Daemon {
     me: String,
     host: Host,
     rules: Rules,
+    firewall: Firewall,
     metrics: Metrics,
     /// `None` where nobody may ask.
     server: Option<Server>,
@@ -261,6 +268,7 @@ impl Daemon {
         let mut problems = Problems::default();
         problems.extend(Reason::NodesUnreadable, &self.file_error);
         if let Some(nodes) = &self.nodes {
+            self.firewall.keep(nodes, &self.me).await;
             let start = Instant::now();
             match reconcile(nodes, &self.me, &self.kernel).await {
                 Ok(report) => {
@@ -280,6 +288,7 @@ impl Daemon {
         if matches!(self.host.mode(), Mode::Ebpf { .. }) {
             problems.extend(Reason::RulesUnheard, self.rules.problems());
         }
+        self.firewall.tell(&mut problems);
         problems.extend(Reason::LeasesNotSwept, self.sweeper.problems());
         self.installer.keep(self.host.is_published(), &mut problems);
         problems.extend(Reason::MetricsUnavailable, self.server.as_ref().and_then(Server::problem));

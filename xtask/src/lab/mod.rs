@@ -96,8 +96,13 @@ impl Lab {
 
     /// Starts a daemon on every node and waits until it has written `node.json`.
     pub fn start_daemons(&mut self) -> Result<()> {
+        self.start_daemons_with(&[])
+    }
+
+    /// As [`Lab::start_daemons`], with further arguments.
+    pub fn start_daemons_with(&mut self, arguments: &[&str]) -> Result<()> {
         let nodes_file = self.nodes_file();
-        self.nodes.iter_mut().try_for_each(|node| node.start_daemon(&nodes_file))
+        self.nodes.iter_mut().try_for_each(|node| node.start_daemon_with(&nodes_file, arguments))
     }
 
     /// Leaves everything as it is when the lab is dropped.
