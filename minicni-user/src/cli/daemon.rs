@@ -5,7 +5,10 @@ use tracing::{error, level_filters::LevelFilter};
 
 use super::Directories;
 use crate::{
-    daemon::run::{Options, run as run_daemon},
+    daemon::{
+        run::{Options, run as run_daemon},
+        underlay::{DEFAULT_PORT, DEFAULT_VNI, Encapsulation, Settings, Uplink},
+    },
     node::Datapath,
 };
 
@@ -23,7 +26,23 @@ pub(super) struct Run {
     /// auto: eBPF where the kernel can, else routes; ebpf: eBPF or an error; route: the kernel's routes alone
     #[arg(long, default_value_t = Datapath::Auto, value_name = "auto|ebpf|route")]
     datapath: Datapath,
-    /// MTU of the pods' interfaces [default: the uplink's]
+    /// The interface by which this node meets the others: its name, or a prefix around one of its addresses [default: each
+    /// that holds an InternalIP of this node, and any other on whose network other nodes are]
+    #[arg(long, env = "MINICNI_UPLINK", value_name = "NAME|CIDR")]
+    uplink: Option<Uplink>,
+    /// Which nodes are reached through a VXLAN tunnel: none, those on no network of this host, or all
+    #[arg(long, env = "MINICNI_ENCAPSULATION", default_value_t = Encapsulation::CrossSubnet,
+        value_name = "never|cross-subnet|always")]
+    encapsulation: Encapsulation,
+    /// UDP port of the tunnel, the same on all nodes
+    #[arg(long, env = "MINICNI_VXLAN_PORT", default_value_t = DEFAULT_PORT, value_name = "PORT",
+        value_parser = clap::value_parser!(u16).range(1..))]
+    vxlan_port: u16,
+    /// VXLAN network identifier of what is sent through the tunnel
+    #[arg(long, env = "MINICNI_VXLAN_VNI", default_value_t = DEFAULT_VNI, value_name = "NUMBER",
+        value_parser = clap::value_parser!(u32).range(1..1 << 24))]
+    vxlan_vni: u32,
+    /// MTU of the pods' interfaces [default: the uplink's, less what the tunnel adds where nodes are reached through it]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65_535))]
     mtu: Option<u32>,
     /// Level of the daemon's log, which goes to stderr
@@ -46,7 +65,8 @@ enum EbpfLogLevel {
 }
 
 pub(super) fn run(arguments: Run) -> ExitCode {
-    let Run { nodes, node_name, directories, datapath, mtu, log_level, ebpf_log_level } = arguments;
+    let Run { nodes, node_name, directories, datapath, mtu, log_level, ebpf_log_level, .. } = arguments;
+    let Run { uplink, encapsulation, vxlan_port, vxlan_vni: vni, .. } = arguments;
     tracing_subscriber::fmt()
         .with_max_level(log_level)
         .with_writer(io::stderr)
@@ -59,6 +79,7 @@ pub(super) fn run(arguments: Run) -> ExitCode {
         state: directories.state(),
         pins: directories.pins(),
         datapath,
+        underlay: Settings { uplink, encapsulation, vxlan_port, vni },
         mtu,
         ebpf_log_level: ebpf_log_level as u8,
     };

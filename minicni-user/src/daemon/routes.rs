@@ -15,6 +15,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::Handle;
 
+use super::encapsulation;
 use super::plan::{LocalPrefix, Op, ROUTE_PROTOCOL, RouteSpec};
 
 /// A dump that changes interrupted is repeated, so often in all.
@@ -99,11 +100,15 @@ impl Kernel {
         for answer in self.dump("interfaces", RouteNetlinkMessage::GetLink(LinkMessage::default())).await? {
             let RouteNetlinkMessage::NewLink(link) = answer else { continue };
             if link.header.flags.contains(LinkFlags::Up) {
-                let name = link.attributes.into_iter().find_map(|attribute| match attribute {
-                    LinkAttribute::IfName(name) => Some(name),
-                    _ => None,
-                });
-                up.insert(link.header.index, name.unwrap_or_default());
+                let (mut name, mut mtu) = (String::new(), 0);
+                for attribute in link.attributes {
+                    match attribute {
+                        LinkAttribute::IfName(text) => name = text,
+                        LinkAttribute::Mtu(bytes) => mtu = bytes,
+                        _ => {}
+                    }
+                }
+                up.insert(link.header.index, (name, mtu));
             }
         }
         let addresses = self.dump("addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
@@ -246,6 +251,9 @@ fn message(route: &RouteSpec) -> RouteMessage {
     message.attributes.push(RouteAttribute::Destination(route.dst.addr().into()));
     message.attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
     message.attributes.extend(route.ifindex.map(RouteAttribute::Oif));
+    if let Some(encap) = &route.encap {
+        message.attributes.extend(encapsulation::attributes(encap));
+    }
     if route.metric != 0 {
         message.attributes.push(RouteAttribute::Priority(route.metric));
     }
@@ -263,18 +271,19 @@ fn route_spec(message: &RouteMessage) -> Option<RouteSpec> {
         AddressFamily::Inet6 => IpAddr::from(Ipv6Addr::UNSPECIFIED),
         _ => IpAddr::from(Ipv4Addr::UNSPECIFIED),
     };
-    let (mut gateway, mut ifindex, mut metric) = (None, None, 0);
+    let (mut gateway, mut ifindex, mut encap, mut metric) = (None, None, None, 0);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(address) => dst = ip_addr(address)?,
             RouteAttribute::Gateway(address) => gateway = ip_addr(address),
             RouteAttribute::Oif(index) => ifindex = Some(*index),
             RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::Encap(attributes) => encap = Some(encapsulation::parse(attributes)),
             _ => {}
         }
     }
     let dst = IpNet::new(dst, message.header.destination_prefix_length).ok()?;
-    Some(RouteSpec { dst, gateway, ifindex, metric, protocol: message.header.protocol.into() })
+    Some(RouteSpec { dst, gateway, ifindex, encap, metric, protocol: message.header.protocol.into() })
 }
 
 fn ip_addr(address: &RouteAddress) -> Option<IpAddr> {
@@ -287,7 +296,7 @@ fn ip_addr(address: &RouteAddress) -> Option<IpAddr> {
 
 /// `IFA_LOCAL` is the host's address, `IFA_ADDRESS` the peer's on a point-to-point interface. IPv6 mostly has only the
 /// latter.
-fn local_prefix(message: &AddressMessage, ifname: &str) -> Option<LocalPrefix> {
+fn local_prefix(message: &AddressMessage, (ifname, mtu): &(String, u32)) -> Option<LocalPrefix> {
     let (mut address, mut local) = (None, None);
     for attribute in &message.attributes {
         match attribute {
@@ -303,5 +312,5 @@ fn local_prefix(message: &AddressMessage, ifname: &str) -> Option<LocalPrefix> {
         return None;
     }
     let on_link = IpNet::new(address.or(local)?, message.header.prefix_len).ok()?.trunc();
-    Some(LocalPrefix { ifindex: message.header.index, ifname: ifname.to_owned(), address: own, on_link })
+    Some(LocalPrefix { ifindex: message.header.index, ifname: ifname.clone(), address: own, on_link, mtu: *mtu })
 }

@@ -37,6 +37,7 @@ fn link(ifindex: u32, name: String) -> LinkInfo {
         up: true,
         peer_ifindex: None,
         peer_netns_id: None,
+        vxlan: None,
     }
 }
 
