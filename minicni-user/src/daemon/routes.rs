@@ -6,17 +6,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::StreamExt;
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::errno::Errno;
 use rtnetlink::Handle;
 
 use super::encapsulation;
 use super::plan::{LocalPrefix, Op, ROUTE_PROTOCOL, RouteSpec};
+use crate::link::{LinkError, Request, Socket};
 
 /// A dump that changes interrupted is repeated, so often in all.
 const DUMP_ATTEMPTS: u32 = 5;
@@ -131,20 +135,26 @@ impl Kernel {
             }
         };
         let mut errors = Vec::new();
+        let mut wanted = Vec::new();
         for op in ops {
-            let result = match op {
-                Op::Add(route) | Op::Replace { new: route, .. } => {
-                    if let Some(&protocol) = foreign.get(&(route.dst, route.metric)) {
-                        errors.push(ApplyError::Foreign { op: op.clone(), dst: route.dst, protocol });
-                        continue;
-                    }
-                    let add = self.handle.route().add(message(route));
-                    let add = if matches!(op, Op::Add(_)) { add } else { add.replace() };
-                    add.execute().await.map_err(io_error)
+            match op {
+                Op::Add(route) | Op::Replace { new: route, .. }
+                    if let Some(&protocol) = foreign.get(&(route.dst, route.metric)) =>
+                {
+                    errors.push(ApplyError::Foreign { op: op.clone(), dst: route.dst, protocol });
                 }
-                Op::Delete(route) => self.delete(route).await,
-            };
-            errors.extend(result.err().map(|source| ApplyError::Refused { op: op.clone(), source }));
+                _ => wanted.push(op),
+            }
+        }
+        // Many in one system call: there are thousands where a node of a large cluster starts.
+        let requests = wanted.iter().map(|op| request(op)).collect();
+        let failures = Socket::open().and_then(|mut socket| socket.batch_each(requests));
+        match failures {
+            Ok(failures) => {
+                errors.extend(wanted.into_iter().zip(failures).filter_map(|(op, failure)| Some(refused(op, &failure?))))
+            }
+            // Some may have been applied: the next pass sees which.
+            Err(error) => errors.extend(wanted.into_iter().map(|op| refused(op, &error))),
         }
         errors
     }
@@ -158,17 +168,6 @@ impl Kernel {
         let mut routes = self.routes(u8::from(RouteProtocol::Unspec)).await?;
         routes.retain(|route| route.protocol != ROUTE_PROTOCOL);
         Ok(routes.into_iter().map(|route| ((route.dst, route.metric), route.protocol)).collect())
-    }
-
-    async fn delete(&self, route: &RouteSpec) -> io::Result<()> {
-        let mut message = message(route);
-        // Match whatever type and scope it has: a blackhole of ours is swept, too.
-        message.header.kind = RouteType::Unspec;
-        message.header.scope = RouteScope::NoWhere;
-        match self.handle.route().del(message).execute().await.map_err(io_error) {
-            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(error),
-            _ => Ok(()),
-        }
     }
 
     /// Routes of the main table; `RTPROT_UNSPEC` for all protocols.
@@ -239,6 +238,35 @@ fn io_error(error: rtnetlink::Error) -> io::Error {
         rtnetlink::Error::NetlinkError(message) => message.to_io(),
         other => io::Error::other(other.to_string()),
     }
+}
+
+/// What the kernel is asked for.
+fn request(op: &Op) -> Request<'static> {
+    let operation = op.to_string();
+    match op {
+        Op::Add(route) => {
+            Request::new(operation, RouteNetlinkMessage::NewRoute(message(route)), NLM_F_CREATE | NLM_F_EXCL)
+        }
+        Op::Replace { new, .. } => {
+            Request::new(operation, RouteNetlinkMessage::NewRoute(message(new)), NLM_F_CREATE | NLM_F_REPLACE)
+        }
+        Op::Delete(route) => {
+            let mut message = message(route);
+            // Match whatever type and scope it has: a blackhole of ours is swept, too.
+            message.header.kind = RouteType::Unspec;
+            message.header.scope = RouteScope::NoWhere;
+            Request::new(operation, RouteNetlinkMessage::DelRoute(message), 0).tolerate(Errno::ESRCH)
+        }
+    }
+}
+
+fn refused(op: &Op, error: &LinkError) -> ApplyError {
+    let source = match error {
+        LinkError::Refused { errno, reason, .. } if reason.is_empty() => (*errno).into(),
+        LinkError::Refused { errno, reason, .. } => io::Error::other(format!("{errno} ({reason})")),
+        other => io::Error::other(other.to_string()),
+    };
+    ApplyError::Refused { op: op.clone(), source }
 }
 
 fn message(route: &RouteSpec) -> RouteMessage {

@@ -33,12 +33,7 @@ fn direct(nodes: &[Node], me: &str, local: &[LocalPrefix]) -> (Vec<RouteSpec>, V
     through(None, nodes, me, local)
 }
 
-fn through(
-    tunnel: Option<Tunnel>,
-    nodes: &[Node],
-    me: &str,
-    local: &[LocalPrefix],
-) -> (Vec<RouteSpec>, Vec<Problem>) {
+fn through(tunnel: Option<Tunnel>, nodes: &[Node], me: &str, local: &[LocalPrefix]) -> (Vec<RouteSpec>, Vec<Problem>) {
     let own = nodes.iter().find(|node| node.name == me);
     desired(nodes, me, &Underlay::new(&Settings::default(), own, local.to_vec()).unwrap(), tunnel)
 }
@@ -248,8 +243,7 @@ fn any_route(dsts: std::ops::Range<u8>, protocol: u8) -> impl Strategy<Value = R
         let dst = destination(dst, ipv6);
         let gateway = if ipv6 { format!("fd00::{gateway}") } else { format!("192.168.0.{gateway}") };
         let dst_text = dst.to_string();
-        let route =
-            if tunnel { encapsulated(&dst_text, &gateway) } else { route(&dst_text, &gateway, ifindex) };
+        let route = if tunnel { encapsulated(&dst_text, &gateway) } else { route(&dst_text, &gateway, ifindex) };
         RouteSpec { metric: metric(dst) + more, protocol, ..route }
     })
 }

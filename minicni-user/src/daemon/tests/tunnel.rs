@@ -8,10 +8,12 @@ use crate::daemon::{
     underlay::{Encapsulation, Settings},
     watch::RouteWatch,
 };
+use nix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
 
 const FAR4: &str = "10.244.2.0/24 encap ip id 109 src 0.0.0.0 dst 10.7.0.3 ttl 0 tos 0 dev minicni-vxlan proto 109";
-const FAR6: &str = "fd44:0:0:2::/64 encap ip6 id 109 src :: dst fd07::3 hoplimit 0 tc 0 csum dev minicni-vxlan proto 109";
+const FAR6: &str =
+    "fd44:0:0:2::/64 encap ip6 id 109 src :: dst fd07::3 hoplimit 0 tc 0 csum dev minicni-vxlan proto 109";
 const NEAR4: &str = "10.244.1.0/24 via 10.0.0.2 dev up0 proto 109";
 const NEAR6: &str = "fd44:0:0:1::/64 via fd00::2 dev up0 proto 109";
 
@@ -228,7 +230,8 @@ fn another_port_and_another_vni_are_taken_up() {
         let report = reconcile(&near_and_far(), "me", &other, &kernel).await.unwrap();
         assert!(report.tunnel_error.is_none() && report.errors.is_empty(), "{report:?}");
         assert!(tunnel_shown().contains("dstport 4999"));
-        let vxlan = |vni| move |encap: &Option<Encap>| matches!(encap, Some(Encap::Vxlan { vni: found, .. }) if *found == vni);
+        let vxlan =
+            |vni| move |encap: &Option<Encap>| matches!(encap, Some(Encap::Vxlan { vni: found, .. }) if *found == vni);
         let actual = kernel.actual().await.unwrap();
         assert_eq!(actual.iter().map(|route| &route.encap).filter(|encap| vxlan(7)(encap)).count(), 2);
         assert_eq!(routes().len(), 4);
@@ -240,7 +243,7 @@ fn a_device_of_somebody_else_is_left_alone_and_reported_and_what_is_on_link_is_r
     in_namespace(|| async {
         set_up();
         let kernel = Kernel::new().unwrap();
-        for theirs in ["dummy", "vxlan id 5 dstport 4790", "vxlan external dstport 4790"] {
+        for theirs in ["veth peer name minicni-peer", "vxlan id 5 dstport 4790", "vxlan external dstport 4790"] {
             ip(&format!("link add minicni-vxlan type {theirs}"));
             let report = pass(Encapsulation::Always, &kernel).await;
             assert!(matches!(report.tunnel_error, Some(TunnelError::Foreign)), "{theirs}: {report:?}");
@@ -301,6 +304,11 @@ fn an_uplink_that_is_down_for_a_moment_moves_no_node_into_the_tunnel() {
     });
 }
 
+/// CPU time of the thread, which does all of the kernel's work for a request, too.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap().into()
+}
+
 /// What a node of a large cluster does when it starts.
 #[test]
 fn five_thousand_nodes_of_both_families_are_routed_in_a_moment() {
@@ -319,19 +327,23 @@ fn five_thousand_nodes_of_both_families_are_routed_in_a_moment() {
         });
         let nodes: Vec<_> = far.chain([node("me", 0, 0)]).collect();
         let kernel = Kernel::new().unwrap();
-        for mode in [Encapsulation::CrossSubnet, Encapsulation::Always, Encapsulation::CrossSubnet] {
-            let start = Instant::now();
-            let report = reconcile(&nodes, "me", &settings(mode), &kernel).await.unwrap();
-            let took = start.elapsed();
-            eprintln!("{mode}: {} added, {} replaced in {took:?}", report.added.len(), report.replaced.len());
-            assert_eq!((report.desired.len(), report.errors.len(), report.problems.len()), (10_000, 0, 0));
-            assert!(took < Duration::from_secs(3), "{took:?}");
+        for vni in [109, 110] {
+            let settings = Settings { vni, ..Settings::default() };
+            let (start, start_cpu) = (Instant::now(), cpu_time());
+            let report = reconcile(&nodes, "me", &settings, &kernel).await.unwrap();
+            let cpu = cpu_time() - start_cpu;
+            let (added, replaced) = (report.added.len(), report.replaced.len());
+            eprintln!("{added} added, {replaced} replaced in {:?}, of which on a CPU {cpu:?}", start.elapsed());
+            assert_eq!((added + replaced, report.errors.len(), report.problems.len()), (10_000, 0, 0));
+            // Whatever else the machine does meanwhile.
+            assert!(cpu < Duration::from_millis(1_500), "{cpu:?}");
         }
+        let settings = Settings { vni: 110, ..Settings::default() };
         let start = Instant::now();
-        assert!(did_nothing(&reconcile(&nodes, "me", &settings(Encapsulation::CrossSubnet), &kernel).await.unwrap()));
+        assert!(did_nothing(&reconcile(&nodes, "me", &settings, &kernel).await.unwrap()));
         eprintln!("nothing to do: {:?}", start.elapsed());
         let start = Instant::now();
-        let report = reconcile(&nodes[4_999..], "me", &settings(Encapsulation::CrossSubnet), &kernel).await.unwrap();
+        let report = reconcile(&nodes[4_999..], "me", &settings, &kernel).await.unwrap();
         eprintln!("{} deleted in {:?}", report.deleted.len(), start.elapsed());
     });
 }
