@@ -1,9 +1,13 @@
 //! What passes the tunnel, and that it arrives right.
 
-use std::{net::Ipv4Addr, process::Command};
+use std::{
+    net::{IpAddr, Ipv4Addr, UdpSocket},
+    process::Command,
+    time::Duration,
+};
 
 use xtask::lab::{
-    Families, Lab, rules,
+    Families, Lab, Pod, rules,
     traffic::{Client, Protocol, Server},
 };
 
@@ -28,9 +32,14 @@ fn pods_of_nodes_behind_a_router_that_drops_their_addresses_reach_each_other() {
             assert_eq!(counts, [0, 0], "what goes through the tunnel stays in the stack: {address} over {protocol:?}");
         }
     }
-    // The far side sees the pod's own address.
-    let seen = lab.nodes[1].run(Command::new("conntrack").args(["-L", "-p", "udp", "--dport", "8080"])).unwrap();
-    assert!(seen.contains(&format!("src={}", a.address().unwrap())), "{seen}");
+    let open = |pod: &Pod, address: IpAddr| pod.netns.run(|| UdpSocket::bind((address, 9_999)).unwrap()).unwrap();
+    for (from, address) in a.addresses().into_iter().zip(b.addresses()) {
+        let (client, server) = (open(&a, from), open(&b, address));
+        server.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        client.send_to(b"x", server.local_addr().unwrap()).unwrap();
+        let (_, seen) = server.recv_from(&mut [0; 8]).unwrap();
+        assert_eq!(seen, client.local_addr().unwrap(), "a pod is seen with its own address");
+    }
 }
 
 #[test]
@@ -106,10 +115,12 @@ fn checksums_are_right_whatever_the_uplink_offloads_and_whether_translated_or_no
     // As kube-proxy translates and masquerades what a node sends to a Service. The mark stays on the outer packet, too.
     let service = format!(
         "table ip services {{\n\
-           chain output {{ type nat hook output priority -100\n ip daddr {VIRTUAL} meta mark set 0x4000 dnat to {0} }}\n\
-           chain prerouting {{ type nat hook prerouting priority dstnat\n\
-             ip daddr {VIRTUAL} meta mark set 0x4000 dnat to {0} }}\n\
-           chain postrouting {{ type nat hook postrouting priority srcnat\n meta mark 0x4000 masquerade fully-random }}\n\
+           chain output {{\n type nat hook output priority -100\n\
+             ip daddr {VIRTUAL} meta mark set 0x4000 dnat to {0}\n }}\n\
+           chain prerouting {{\n type nat hook prerouting priority dstnat\n\
+             ip daddr {VIRTUAL} meta mark set 0x4000 dnat to {0}\n }}\n\
+           chain postrouting {{\n type nat hook postrouting priority srcnat\n\
+             meta mark 0x4000 masquerade fully-random\n }}\n\
          }}\n",
         b.address().unwrap()
     );
