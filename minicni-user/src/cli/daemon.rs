@@ -26,8 +26,8 @@ pub(super) struct Run {
     /// auto: eBPF where the kernel can, else routes; ebpf: eBPF or an error; route: the kernel's routes alone
     #[arg(long, default_value_t = Datapath::Auto, value_name = "auto|ebpf|route")]
     datapath: Datapath,
-    /// The interface by which this node meets the others: its name, or a prefix around one of its addresses [default: each
-    /// that holds an InternalIP of this node, and any other on whose network other nodes are]
+    /// The interface by which this node meets the others: its name, or a prefix around one of its addresses [default: where
+    /// this node's internal address is, and for others where theirs are on-link]
     #[arg(long, env = "MINICNI_UPLINK", value_name = "NAME|CIDR")]
     uplink: Option<Uplink>,
     /// Which nodes are reached through a VXLAN tunnel: none, those on no network of this host, or all

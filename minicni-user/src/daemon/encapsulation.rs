@@ -37,7 +37,7 @@ pub(super) fn parse(attributes: &[RouteLwTunnelEncap]) -> Encap {
             RouteLwTunnelEncap::Ip(RouteIpTunnel::Destination(ip)) => to = Some(IpAddr::V4(*ip)),
             RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Destination(ip)) => to = Some(IpAddr::V6(*ip)),
             RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Flags(flags)) => {
-                checksum = flags.contains(RouteIp6TunnelFlags::Checksum)
+                checksum = flags.contains(RouteIp6TunnelFlags::Checksum);
             }
             attribute if is_default(attribute) => {}
             _ => return Encap::Other,

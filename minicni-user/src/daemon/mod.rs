@@ -2,7 +2,7 @@
 //!
 //! [`mod@file`] (or, later, the API server) yields [`nodes`]; [`plan`] decides, without touching anything, which routes
 //! they ask for and what has to change; [`routes`] reads and changes the kernel; [`watch`] tells when somebody else
-//! did; [`underlay`] says by which networks nodes meet, and `tunnel` keeps the device for those that share none;
+//! did; [`underlay`] says by which networks nodes meet, and [`tunnel`] keeps the device for those that share none;
 //! [`reconcile`] composes these, and [`run`] is the loop around it all. `rules`, beside it, makes flows prove
 //! themselves again when the stack may treat them in another way. `sweep` releases the leases of pods that are gone.
 //! What goes wrong meanwhile is collected as [`problems`].
@@ -22,7 +22,7 @@ pub mod routes;
 mod rules;
 pub mod run;
 mod sweep;
-mod tunnel;
+pub mod tunnel;
 pub mod underlay;
 mod uplinks;
 pub mod watch;

@@ -151,7 +151,8 @@ impl Kernel {
         let failures = Socket::open().and_then(|mut socket| socket.batch_each(requests));
         match failures {
             Ok(failures) => {
-                errors.extend(wanted.into_iter().zip(failures).filter_map(|(op, failure)| Some(refused(op, &failure?))))
+                errors
+                    .extend(wanted.into_iter().zip(failures).filter_map(|(op, failure)| Some(refused(op, &failure?))));
             }
             // Some may have been applied: the next pass sees which.
             Err(error) => errors.extend(wanted.into_iter().map(|op| refused(op, &error))),

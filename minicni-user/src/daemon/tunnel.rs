@@ -119,7 +119,7 @@ fn is_ours(link: &LinkInfo) -> bool {
 }
 
 /// Removes the device, and the routes through it with it. Says whether there was one; somebody else's stays.
-pub(super) fn remove() -> Result<bool, TunnelError> {
+pub fn remove() -> Result<bool, TunnelError> {
     let mut socket = Socket::open()?;
     match socket.link_by_name(DEVICE)?.filter(is_ours) {
         Some(link) => {

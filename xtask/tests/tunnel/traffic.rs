@@ -168,5 +168,5 @@ fn routes_and_device_are_named_as_people_look_for_them() {
         Client::connect(&a.netns, Protocol::Tcp, to(address)).unwrap().measure(10).unwrap();
     }
     let status = node.run(&mut node.minicnid("status")).unwrap();
-    assert!(status.contains("10.244.2.0/24"), "{status}");
+    assert!(status.contains("10.244.2.0/24") && status.contains("192.168.77.2   minicni-vxlan"), "{status}");
 }

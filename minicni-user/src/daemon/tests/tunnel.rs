@@ -4,10 +4,11 @@ use crate::daemon::{
     plan::Encap,
     reconcile::{Report, reconcile},
     routes::Kernel,
-    tunnel::TunnelError,
+    tunnel::{self, TunnelError},
     underlay::{Encapsulation, Settings},
     watch::RouteWatch,
 };
+use crate::link::{RouteFilter, Socket, delete_route};
 use nix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
 
@@ -279,6 +280,24 @@ fn a_tunnel_whose_maker_was_killed_half_way_is_completed() {
 }
 
 #[test]
+fn what_an_uninstallation_does_leaves_nothing_and_takes_nothing_of_others() {
+    in_namespace(|| async {
+        set_up();
+        pass(Encapsulation::CrossSubnet, &Kernel::new().unwrap()).await;
+        let mut socket = Socket::open().unwrap();
+        let ours = socket.routes(RouteFilter { protocol: Some(109), ifindex: None }).unwrap();
+        let ends: Vec<_> = ours.iter().filter_map(|route| route.tunnel).map(|ip| ip.to_string()).collect();
+        assert_eq!((ours.len(), ends), (4, vec!["10.7.0.3".to_owned(), "fd07::3".to_owned()]));
+        socket.batch(ours.iter().map(delete_route).collect()).unwrap();
+        assert!(routes().is_empty(), "{:?}", routes());
+        assert!(tunnel::remove().unwrap() && !tunnel::remove().unwrap());
+        ip("link add minicni-vxlan type vxlan id 5 dstport 4790");
+        assert!(!tunnel::remove().unwrap());
+        assert!(tunnel_shown().contains("vxlan id 5"));
+    });
+}
+
+#[test]
 fn an_uplink_that_is_not_there_is_reported_and_no_route_is_touched() {
     in_namespace(|| async {
         set_up();
@@ -331,7 +350,7 @@ fn five_thousand_nodes_of_both_families_are_routed_in_a_moment() {
             let settings = Settings { vni, ..Settings::default() };
             let (start, start_cpu) = (Instant::now(), cpu_time());
             let report = reconcile(&nodes, "me", &settings, &kernel).await.unwrap();
-            let cpu = cpu_time() - start_cpu;
+            let cpu = cpu_time().saturating_sub(start_cpu);
             let (added, replaced) = (report.added.len(), report.replaced.len());
             eprintln!("{added} added, {replaced} replaced in {:?}, of which on a CPU {cpu:?}", start.elapsed());
             assert_eq!((added + replaced, report.errors.len(), report.problems.len()), (10_000, 0, 0));

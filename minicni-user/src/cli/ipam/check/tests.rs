@@ -51,6 +51,7 @@ fn route(address: &str, ifindex: u32) -> Route {
         protocol: ENDPOINT_ROUTE_PROTOCOL,
         source: None,
         mtu: None,
+        tunnel: None,
     }
 }
 
