@@ -9,6 +9,12 @@ use xtask::lab::{
 
 use crate::{DEVICE, LIMIT, apart, ip, our_routes, pair, start, to, wait};
 
+fn exchange(clients: &mut [Client]) {
+    for client in clients {
+        client.exchange(&[7; 5_000]).unwrap();
+    }
+}
+
 #[test]
 fn a_connection_outlives_the_tunnel_and_its_routes_being_removed() {
     let lab = apart("outlives", Families::Dual);
@@ -26,12 +32,14 @@ fn a_connection_outlives_the_tunnel_and_its_routes_being_removed() {
         "route flush proto 109".to_owned(),
         "-6 route flush proto 109".to_owned(),
     ] {
-        clients.iter_mut().for_each(|client| client.exchange(&[7; 5_000]).unwrap());
+        exchange(&mut clients);
         let start = Instant::now();
         ip(node, &harm);
         wait(LIMIT, &harm, || (our_routes(node) == before).then_some(()));
-        clients.iter_mut().for_each(|client| client.exchange(&[7; 5_000]).unwrap());
+        exchange(&mut clients);
         eprintln!("{harm}: traffic again after {:?}", start.elapsed());
     }
-    clients.into_iter().for_each(|client| client.close().unwrap());
+    for client in clients {
+        client.close().unwrap();
+    }
 }

@@ -53,7 +53,7 @@ fn a_pod_from_before_the_first_node_behind_the_router_learns_the_smaller_mtu_of_
     }
     for address in b.addresses() {
         let mut tcp = Client::connect(&a.netns, Protocol::Tcp, to(address)).unwrap();
-        (0..100).for_each(|_| tcp.exchange(&[7; 30_000]).unwrap());
+        (0..100).for_each(|_| tcp.exchange(&vec![7; 30_000]).unwrap());
         // The first datagram that is too large is answered by the node, with the size that is not.
         let mut udp = Client::connect(&a.netns, Protocol::Udp, to(address)).unwrap();
         if let Client::Udp(socket) = &udp {
@@ -76,7 +76,7 @@ fn the_mtu_of_tunnel_and_pods_follows_the_uplink_and_what_is_connected_goes_on()
     start(&lab, &[]);
     let (a, b, _server) = pair(&lab);
     let mut tcp = Client::connect(&a.netns, Protocol::Tcp, to(b.address().unwrap())).unwrap();
-    let exchange = |tcp: &mut Client| (0..20).for_each(|_| tcp.exchange(&[7; 30_000]).unwrap());
+    let exchange = |tcp: &mut Client| (0..20).for_each(|_| tcp.exchange(&vec![7; 30_000]).unwrap());
     exchange(&mut tcp);
     for (number, node) in lab.nodes.iter().enumerate() {
         ip(node, "link set eth0 mtu 1400");

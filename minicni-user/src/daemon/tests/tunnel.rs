@@ -354,8 +354,8 @@ fn five_thousand_nodes_of_both_families_are_routed_in_a_moment() {
             let (added, replaced) = (report.added.len(), report.replaced.len());
             eprintln!("{added} added, {replaced} replaced in {:?}, of which on a CPU {cpu:?}", start.elapsed());
             assert_eq!((added + replaced, report.errors.len(), report.problems.len()), (10_000, 0, 0));
-            // Whatever else the machine does meanwhile.
-            assert!(cpu < Duration::from_millis(1_500), "{cpu:?}");
+            // In a debug build, whatever else the machine does meanwhile.
+            assert!(cpu < Duration::from_secs(4), "{cpu:?}");
         }
         let settings = Settings { vni: 110, ..Settings::default() };
         let start = Instant::now();
