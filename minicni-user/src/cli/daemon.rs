@@ -1,4 +1,4 @@
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode, str::FromStr};
 
 use clap::{Args, ValueEnum};
 use tracing::{error, level_filters::LevelFilter};
@@ -45,12 +45,42 @@ pub(super) struct Run {
     /// MTU of the pods' interfaces [default: the uplink's, less what the tunnel adds where nodes are reached through it]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65_535))]
     mtu: Option<u32>,
+    /// Address and port for /metrics, /healthz and /readyz, or off
+    #[arg(long, env = "MINICNI_METRICS_ADDRESS", value_name = "ADDRESS", default_value = "127.0.0.1:10109")]
+    metrics_address: MetricsAddress,
     /// Level of the daemon's log, which goes to stderr
     #[arg(long, value_name = "LEVEL", default_value_t = LevelFilter::INFO)]
     log_level: LevelFilter,
+    /// Form of the daemon's log
+    #[arg(long, env = "MINICNI_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
     /// Level of the eBPF programs' own log; anything but off makes them slower
     #[arg(long, value_enum, default_value_t = EbpfLogLevel::Off)]
     ebpf_log_level: EbpfLogLevel,
+}
+
+/// Where to listen, if anywhere.
+#[derive(Clone, Copy, Debug)]
+struct MetricsAddress(Option<SocketAddr>);
+
+impl FromStr for MetricsAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let address = text.parse().map_err(|_| "not an IP address and a port, such as 127.0.0.1:10109, nor off")?;
+        Ok(Self(Some(address)))
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// For machines, one object on each line
+    Json,
 }
 
 /// Levels as aya-log counts them.
@@ -65,14 +95,14 @@ enum EbpfLogLevel {
 }
 
 pub(super) fn run(arguments: Run) -> ExitCode {
-    let Run { nodes, node_name, directories, datapath, mtu, log_level, ebpf_log_level, .. } = arguments;
-    let Run { uplink, encapsulation, vxlan_port, vxlan_vni: vni, .. } = arguments;
-    tracing_subscriber::fmt()
-        .with_max_level(log_level)
-        .with_writer(io::stderr)
-        .with_ansi(false)
-        .with_target(false)
-        .init();
+    let Run { nodes, node_name, directories, datapath, mtu, metrics_address, log_level, log_format, .. } = arguments;
+    let Run { uplink, encapsulation, vxlan_port, vxlan_vni: vni, ebpf_log_level, .. } = arguments;
+    let log =
+        tracing_subscriber::fmt().with_max_level(log_level).with_writer(io::stderr).with_ansi(false).with_target(false);
+    match log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
     let options = Options {
         nodes,
         node_name,
@@ -81,6 +111,7 @@ pub(super) fn run(arguments: Run) -> ExitCode {
         datapath,
         underlay: Settings { uplink, encapsulation, vxlan_port, vni },
         mtu,
+        metrics: metrics_address.0,
         ebpf_log_level: ebpf_log_level as u8,
     };
     // One thread: the daemon waits most of the time, and namespaces belong to threads.

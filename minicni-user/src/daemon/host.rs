@@ -61,6 +61,11 @@ impl Host {
         &self.mode
     }
 
+    /// Whether this daemon wrote `node.json`.
+    pub(super) fn is_published(&self) -> bool {
+        self.facts.is_some()
+    }
+
     /// Prepares the host again if a setting that the datapath depends on changed behind our back.
     pub(super) fn keep_prepared(&mut self) {
         match forward(self.ipv6) {

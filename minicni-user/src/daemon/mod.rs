@@ -4,15 +4,19 @@
 //! they ask for and what has to change; [`routes`] reads and changes the kernel; [`watch`] tells when somebody else
 //! did; [`underlay`] says by which networks nodes meet, and [`tunnel`] keeps the device for those that share none;
 //! [`reconcile`] composes these, and [`run`] is the loop around it all. `rules`, beside it, makes flows prove
-//! themselves again when the stack may treat them in another way. `sweep` releases the leases of pods that are gone.
+//! themselves again when the stack may treat them in another way. `sweep` releases the leases of pods that are gone. `metrics`,
+//! `health` and `http` tell what became of all this.
 //! What goes wrong meanwhile is collected as [`problems`].
 
 mod changes;
 mod debounce;
 mod encapsulation;
 pub mod file;
+mod health;
 mod host;
+mod http;
 mod logs;
+mod metrics;
 mod next_hops;
 pub mod nodes;
 pub mod plan;

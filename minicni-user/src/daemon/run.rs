@@ -2,11 +2,13 @@
 
 use std::{
     fs::{File, TryLockError},
+    net::SocketAddr,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
 use nix::unistd::gethostname;
+use prometheus_client::registry::Registry;
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{MissedTickBehavior, interval},
@@ -15,8 +17,11 @@ use tracing::{error, info, warn};
 
 use super::{
     file::{self, NodesFile},
+    health::Health,
     host::Host,
+    http::Server,
     logs,
+    metrics::Metrics,
     nodes::Node,
     problems::{Problems, Reason},
     reconcile::{Report, reconcile},
@@ -54,6 +59,8 @@ pub struct Options {
     pub underlay: underlay::Settings,
     /// The MTU for pods; the uplink's, less what the tunnel adds, where nobody says.
     pub mtu: Option<u32>,
+    /// Where to listen for those who ask for metrics, if anywhere.
+    pub metrics: Option<SocketAddr>,
     /// The level of the eBPF programs' log, as aya-log counts.
     pub ebpf_log_level: u8,
 }
@@ -99,7 +106,12 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     };
     // Subscribed first, so that no change between looking and listening is missed.
     let mut watch = RouteWatch::new()?;
-    let rules = Rules::listen(options.pins.clone()).map_err(system("start the thread that listens for rules"))?;
+    let (mut registry, health) = (Registry::default(), Health::new());
+    let metrics = Metrics::new(&mut registry, health.clone(), options.state.clone(), options.pins.clone());
+    let server = options.metrics.map(|address| Server::start(address, registry, health)).transpose();
+    let server = server.map_err(system("start the thread that answers for metrics"))?;
+    let rules = Rules::listen(options.pins.clone(), metrics.rule_changes.clone())
+        .map_err(system("start the thread that listens for rules"))?;
     let mut file = NodesFile::watch(&options.nodes)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(system("listen for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("listen for SIGINT"))?;
@@ -111,6 +123,8 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let mut daemon = Daemon {
         host: Host::prepare(&options)?,
         rules,
+        metrics,
+        server,
         sweeper: Sweeper::new(options.state.clone(), options.pins.clone(), Limits::DAEMON),
         nodes: None,
         file_error: None,
@@ -129,6 +143,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             changed = file.next_change() => {
                 if let Err(error) = changed {
                     warn!(%error, "the file of nodes is read by timer only");
+                    daemon.metrics.nodes.restarted();
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
                 daemon.read_nodes();
@@ -176,6 +191,9 @@ struct Daemon {
     me: String,
     host: Host,
     rules: Rules,
+    metrics: Metrics,
+    /// `None` where nobody may ask.
+    server: Option<Server>,
     sweeper: Sweeper,
     kernel: Kernel,
     /// The last good ones.
@@ -192,6 +210,7 @@ impl Daemon {
                 if self.file_error.take().is_some() || self.nodes.is_none() {
                     info!(nodes = nodes.len(), file = %self.options.nodes.display(), "nodes read");
                 }
+                self.metrics.nodes.answered(nodes.len());
                 self.nodes = Some(nodes);
             }
             Err(error) => {
@@ -200,6 +219,7 @@ impl Daemon {
                     let kept = self.nodes.as_ref().map_or("there are none yet", |_| "the last good ones stay");
                     warn!(error, "nodes not read; {kept}");
                 }
+                self.metrics.nodes.failed();
                 self.file_error = Some(error);
             }
         }
@@ -217,21 +237,31 @@ impl Daemon {
         let mut problems = Problems::default();
         problems.extend(Reason::NodesUnreadable, &self.file_error);
         if let Some(nodes) = &self.nodes {
+            let start = Instant::now();
             match reconcile(nodes, &self.me, &self.options.underlay, &self.kernel).await {
                 Ok(report) => {
+                    self.metrics.reconciled(&report, start.elapsed());
                     let own = nodes.iter().filter(|node| node.name == self.me).flat_map(|node| &node.internal_ips);
                     self.at_home = own.into_iter().any(|ip| report.local.iter().any(|prefix| prefix.address == *ip));
                     self.host.routes_changed(&report, &mut problems);
                     self.host.keep_uplinks(&report, &mut problems);
                     self.host.publish(nodes, &self.me, &report, self.options.mtu, &mut problems);
                 }
-                Err(error) => problems.add(Reason::RouteFailed, error),
+                Err(error) => {
+                    self.metrics.unreadable();
+                    problems.add(Reason::RouteFailed, error);
+                }
             }
         }
         if matches!(self.host.mode(), Mode::Ebpf { .. }) {
             problems.extend(Reason::RulesUnheard, self.rules.problems());
         }
         problems.extend(Reason::LeasesNotSwept, self.sweeper.problems());
+        problems.extend(Reason::MetricsUnavailable, self.server.as_ref().and_then(Server::problem));
+        if self.host.is_published() {
+            self.metrics.ready();
+        }
+        self.metrics.passed(self.host.mode(), &problems);
         self.host.tell(&problems);
     }
 }
