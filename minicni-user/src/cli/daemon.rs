@@ -15,6 +15,7 @@ use crate::{
     daemon::{
         firewall::Masquerade,
         run::{Options, run as run_daemon},
+        underlay::{DEFAULT_PORT, DEFAULT_VNI, Encapsulation, Settings, Uplink},
     },
     link::sysctl,
     node::Datapath,
@@ -39,7 +40,23 @@ pub(super) struct Run {
     /// auto: eBPF where the kernel can, else routes; ebpf: eBPF or an error; route: the kernel's routes alone
     #[arg(long, default_value_t = Datapath::Auto, value_name = "auto|ebpf|route")]
     datapath: Datapath,
-    /// MTU of the pods' interfaces [default: the uplink's]
+    /// The interface by which this node meets the others: its name, or a prefix around one of its addresses [default: where
+    /// this node's internal address is, and for others where theirs are on-link]
+    #[arg(long, env = "MINICNI_UPLINK", value_name = "NAME|CIDR")]
+    uplink: Option<Uplink>,
+    /// Which nodes are reached through a VXLAN tunnel: none, those on no network of this host, or all
+    #[arg(long, env = "MINICNI_ENCAPSULATION", default_value_t = Encapsulation::CrossSubnet,
+        value_name = "never|cross-subnet|always")]
+    encapsulation: Encapsulation,
+    /// UDP port of the tunnel, the same on all nodes
+    #[arg(long, env = "MINICNI_VXLAN_PORT", default_value_t = DEFAULT_PORT, value_name = "PORT",
+        value_parser = clap::value_parser!(u16).range(1..))]
+    vxlan_port: u16,
+    /// VXLAN network identifier of what is sent through the tunnel
+    #[arg(long, env = "MINICNI_VXLAN_VNI", default_value_t = DEFAULT_VNI, value_name = "NUMBER",
+        value_parser = clap::value_parser!(u32).range(1..1 << 24))]
+    vxlan_vni: u32,
+    /// MTU of the pods' interfaces [default: the uplink's, less what the tunnel adds where nodes are reached through it]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65_535))]
     mtu: Option<u32>,
     /// Give pods this node's address where they leave the cluster
@@ -118,6 +135,7 @@ pub(super) fn run(arguments: Run) -> ExitCode {
     }
     let Run { masquerade, non_masquerade_cidrs, metrics_address, log_level, log_format, .. } = arguments;
     let Run { nodes, node_name, directories, datapath, mtu, ebpf_log_level, .. } = arguments;
+    let Run { uplink, encapsulation, vxlan_port, vxlan_vni: vni, .. } = arguments;
     let log =
         tracing_subscriber::fmt().with_max_level(log_level).with_writer(io::stderr).with_ansi(false).with_target(false);
     match log_format {
@@ -130,6 +148,7 @@ pub(super) fn run(arguments: Run) -> ExitCode {
         state: directories.state(),
         pins: directories.pins(),
         datapath,
+        underlay: Settings { uplink, encapsulation, vxlan_port, vni },
         mtu,
         masquerade: Masquerade { on: masquerade, except: non_masquerade_cidrs },
         metrics: metrics_address.0,

@@ -171,7 +171,7 @@ fn routes(links: &[LinkInfo]) -> Result<Vec<RouteView>, LinkError> {
         .into_iter()
         .map(|route| RouteView {
             destination: route.destination.to_string(),
-            via: route.via.map(|via| via.to_string()),
+            via: route.via.or(route.tunnel).map(|via| via.to_string()),
             interface: name(route.ifindex),
         })
         .collect())

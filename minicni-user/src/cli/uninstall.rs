@@ -112,6 +112,8 @@ pub(super) fn run(arguments: &Uninstall) -> ExitCode {
     network::detach(&mut removal, &state, &pins, &pods);
     network::routes(&mut removal);
     network::uplinks(&mut removal, &pins);
+    network::tunnel(&mut removal);
+    network::firewall(&mut removal);
     files::pins(&mut removal, &pins);
     files::state(&mut removal, &state);
     files::plugin(&mut removal, &arguments.cni_bin_dir);

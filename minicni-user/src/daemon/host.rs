@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     datapath::{DatapathError, Generations},
-    link::{LinkError, Socket, sysctl},
+    link::{LinkError, sysctl},
     node::{DaemonReport, Facts, Mode, NodeError, Reported, Settings, forward, prepare},
 };
 
@@ -93,6 +93,7 @@ impl Host {
             problems.add(problem.reason, problem);
         }
         problems.extend(Reason::RouteFailed, &report.errors);
+        problems.extend(Reason::TunnelFailed, &report.tunnel_error);
         self.flows_outdated |= !(report.added.is_empty() && report.replaced.is_empty() && report.deleted.is_empty());
         if self.flows_outdated {
             match self.forget_flows() {
@@ -103,9 +104,11 @@ impl Host {
     }
 
     /// Attaches the programs where this node meets the others.
-    pub(super) fn keep_uplinks(&mut self, nodes: &[Node], me: &str, report: &Report, problems: &mut Problems) {
-        if matches!(self.mode, Mode::Ebpf { .. }) {
-            self.uplinks.reconcile(&self.options.pins, &desired(nodes, me, report), problems);
+    pub(super) fn keep_uplinks(&mut self, report: &Report, problems: &mut Problems) {
+        // While the uplink that somebody named is not there, nobody knows which it will be.
+        let known = report.problems.iter().all(|problem| problem.reason != Reason::UplinkMissing);
+        if known && matches!(self.mode, Mode::Ebpf { .. }) {
+            self.uplinks.reconcile(&self.options.pins, &desired(report), problems);
         }
     }
 
@@ -122,7 +125,7 @@ impl Host {
         &mut self,
         nodes: &[Node],
         me: &str,
-        local: &[LocalPrefix],
+        report: &Report,
         mtu: Option<u32>,
         problems: &mut Problems,
     ) {
@@ -144,13 +147,13 @@ impl Host {
             problems.add(Reason::PodCidrConflict, message);
             return;
         }
-        let uplink_mtu = care_for_uplinks(node, local, problems);
+        care_for_uplinks(node, report, problems);
         let facts = Facts::new(self.mode.clone()).map(|facts| Facts {
             node: Some(me.to_owned()),
             pod_cidrs: node.pod_cidrs.clone(),
             former_pod_cidrs: former::prefixes(&self.options.state, &node.pod_cidrs),
             // An uplink that is down for a moment keeps its MTU.
-            mtu: mtu.or(uplink_mtu).or_else(|| Facts::read(&self.options.state).ok().flatten()?.mtu),
+            mtu: mtu.or(report.pod_mtu).or_else(|| Facts::read(&self.options.state).ok().flatten()?.mtu),
             ..facts
         });
         let written = facts.and_then(|facts| {
@@ -209,45 +212,36 @@ impl Host {
     }
 }
 
-/// Cares for the uplink of each address family that the node's pods have, and tells the smallest MTU of those that are
-/// there.
-fn care_for_uplinks(node: &Node, local: &[LocalPrefix], problems: &mut Problems) -> Option<u32> {
-    let mut mtu = None;
-    for cidr in &node.pod_cidrs {
-        let ips = same_family(&node.internal_ips, *cidr);
-        match local.iter().find(|prefix| ips.contains(&prefix.address)).map(care_for) {
-            Some(Ok(found)) => mtu = mtu.into_iter().chain(found).min(),
-            Some(Err(error)) => problems.add(Reason::HostNotPrepared, error),
-            // That there is no address at all is said where the routes are.
-            None if ips.is_empty() => {}
-            None => problems.add(
-                Reason::NodeUnreachable,
-                format_args!("node {}: no interface has its InternalIP {}", node.name, listed(&ips)),
-            ),
+/// Lets replies in that other nodes send another way than we would, and says which of the node's addresses are missing.
+fn care_for_uplinks(node: &Node, report: &Report, problems: &mut Problems) {
+    // IPv6 has no such filter.
+    for prefix in report.own.iter().filter(|prefix| prefix.address.is_ipv4()) {
+        if let Err(error) = loosen_rp_filter(&prefix.ifname) {
+            problems.add(Reason::HostNotPrepared, error);
         }
     }
-    mtu
-}
-
-/// Lets replies in that other nodes send another way than we would, and tells the uplink's MTU.
-fn care_for(uplink: &LocalPrefix) -> Result<Option<u32>, LinkError> {
-    // IPv6 has no such filter.
-    if uplink.address.is_ipv4() {
-        loosen_rp_filter(&uplink.ifname)?;
+    for cidr in &node.pod_cidrs {
+        let ips = same_family(&node.internal_ips, *cidr);
+        let is_here = |prefix: &LocalPrefix| ips.contains(&prefix.address);
+        // That there is no address at all is said where the routes are.
+        if !ips.is_empty() && !report.local.iter().any(is_here) {
+            problems.add(
+                Reason::NodeUnreachable,
+                format_args!("node {}: no interface has its InternalIP {}", node.name, listed(&ips)),
+            );
+        }
     }
-    let link = Socket::open()?.link_by_index(uplink.ifindex)?;
-    // Where the node's address is on the loopback device, that device's MTU says nothing about the way to others.
-    Ok(link.map(|link| link.mtu).filter(|_| uplink.ifname != "lo"))
 }
 
-fn loosen_rp_filter(uplink: &str) -> Result<(), LinkError> {
-    let own = sysctl::device_key("ipv4", uplink, "rp_filter")?;
+/// Lets an interface take packets of sources that are routed by another.
+pub(super) fn loosen_rp_filter(device: &str) -> Result<(), LinkError> {
+    let own = sysctl::device_key("ipv4", device, "rp_filter")?;
     let all = sysctl::device_key("ipv4", "all", "rp_filter")?;
     // The kernel takes the larger of the two, so 2 here loosens a 1 there.
     let value = sysctl::read(&own)?.max(sysctl::read(&all)?);
     if value == STRICT {
         sysctl::write(&own, LOOSE)?;
-        info!(uplink, "rp_filter set from strict to loose");
+        info!(device, "rp_filter set from strict to loose");
     }
     Ok(())
 }

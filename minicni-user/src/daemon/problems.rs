@@ -19,6 +19,10 @@ pub enum Reason {
     NodeUnreachable,
     /// A route, or the kernel's routes as a whole, could not be read or changed.
     RouteFailed,
+    /// The uplink that somebody named is not there.
+    UplinkMissing,
+    /// The tunnel to other nodes could not be made or removed.
+    TunnelFailed,
     /// The programs could not be attached where this node meets the others, or be taken off there.
     UplinkFailed,
     /// The eBPF datapath does not do all that it should.

@@ -31,6 +31,7 @@ use super::{
     routes::Kernel,
     rules::Rules,
     sweep::{Limits, Sweeper},
+    underlay,
     watch::RouteWatch,
 };
 use crate::{
@@ -57,7 +58,9 @@ pub struct Options {
     pub pins: Pins,
     /// The datapath asked for.
     pub datapath: Datapath,
-    /// The MTU for pods; the uplink's where nobody says.
+    /// By which networks nodes meet, and what is encapsulated there.
+    pub underlay: underlay::Settings,
+    /// The MTU for pods; the uplink's, less what the tunnel adds, where nobody says.
     pub mtu: Option<u32>,
     /// What pods get this node's address for.
     pub masquerade: Masquerade,
@@ -270,14 +273,14 @@ impl Daemon {
         if let Some(nodes) = &self.nodes {
             self.firewall.keep(nodes, &self.me).await;
             let start = Instant::now();
-            match reconcile(nodes, &self.me, &self.kernel).await {
+            match reconcile(nodes, &self.me, &self.options.underlay, &self.kernel).await {
                 Ok(report) => {
                     self.metrics.reconciled(&report, start.elapsed());
                     let own = nodes.iter().filter(|node| node.name == self.me).flat_map(|node| &node.internal_ips);
                     self.at_home = own.into_iter().any(|ip| report.local.iter().any(|prefix| prefix.address == *ip));
                     self.host.routes_changed(&report, &mut problems);
-                    self.host.keep_uplinks(nodes, &self.me, &report, &mut problems);
-                    self.host.publish(nodes, &self.me, &report.local, self.options.mtu, &mut problems);
+                    self.host.keep_uplinks(&report, &mut problems);
+                    self.host.publish(nodes, &self.me, &report, self.options.mtu, &mut problems);
                 }
                 Err(error) => {
                     self.metrics.unreadable();

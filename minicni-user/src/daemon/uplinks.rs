@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use tracing::info;
 
 use super::{
-    nodes::Node,
     problems::{Problems, Reason},
     reconcile::Report,
 };
@@ -15,11 +14,11 @@ use crate::{
     node::{HOST_PREFIX, NodeError, uplink},
 };
 
-/// The interfaces that hold an `InternalIP` of this node, and those by which its routes to other nodes leave.
-pub(super) fn desired(nodes: &[Node], me: &str, report: &Report) -> BTreeSet<u32> {
-    let own: Vec<_> = nodes.iter().filter(|node| node.name == me).flat_map(|node| &node.internal_ips).collect();
-    let holders = report.local.iter().filter(|prefix| own.contains(&&prefix.address)).map(|prefix| prefix.ifindex);
-    holders.chain(report.desired.iter().filter_map(|route| route.ifindex)).collect()
+/// The interfaces by which this node meets the others, and those by which its routes to other nodes leave.
+pub(super) fn desired(report: &Report) -> BTreeSet<u32> {
+    // What goes through the tunnel leaves by an uplink as something else.
+    let direct = report.desired.iter().filter(|route| route.encap.is_none()).filter_map(|route| route.ifindex);
+    report.own.iter().map(|prefix| prefix.ifindex).chain(direct).collect()
 }
 
 /// The uplinks as the daemon keeps them.

@@ -20,11 +20,9 @@ const TOOLS: [Tool; 2] = [
     Tool { program: "xtables-nft-multi", package: "iptables", purpose: "the daemon looks at other firewalls with it" },
 ];
 
-/// The programs that are one, by the names under which it does their work.
-const LINKS: [(&str, &[&str]); 2] = [
-    ("xtables-nft-multi", &["iptables-nft", "ip6tables-nft", "iptables-nft-save", "ip6tables-nft-save"]),
-    ("xtables-legacy-multi", &["iptables-legacy", "ip6tables-legacy", "iptables-legacy-save", "ip6tables-legacy-save"]),
-];
+/// The programs of iptables are one of each kind, which goes by the name under which it is executed.
+const LINKS: [(&str, &str); 2] = [("xtables-nft-multi", "nft"), ("xtables-legacy-multi", "legacy")];
+const WORK: [&str; 3] = ["", "-save", "-restore"];
 
 /// The directory of what iptables loads to understand rules, below that of the libraries.
 const EXTENSIONS: &str = "xtables";
@@ -33,10 +31,10 @@ const EXTENSIONS: &str = "xtables";
 pub(super) fn add(root: &mut Root) -> Result<()> {
     debian::need(&TOOLS)?;
     let mut files = BTreeSet::from([real(&found("nft")?)?]);
-    for (program, names) in LINKS {
+    for (program, kind) in LINKS {
         files.insert(real(&found(program)?)?);
-        for name in names {
-            root.link(format!("usr/sbin/{name}"), program);
+        for (family, work) in ["iptables", "ip6tables"].iter().flat_map(|family| WORK.map(|work| (family, work))) {
+            root.link(format!("usr/sbin/{family}-{kind}{work}"), program);
         }
     }
     let libraries = libraries(&found("xtables-nft-multi")?)?;

@@ -57,7 +57,7 @@ pub(super) fn state(removal: &mut Removal, state: &StateDir) {
         let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
         matches!(extension, Some("json" | "lock" | "new"))
     };
-    clear(removal, state.root(), |name| matches!(name, "ipam" | "lock") || is_file(name));
+    clear(removal, state.root(), |name| matches!(name, "ipam" | "lock" | "latency") || is_file(name));
 }
 
 /// Removes what is ours in a directory, and the directory if nothing else is in it.

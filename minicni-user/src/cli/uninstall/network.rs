@@ -5,7 +5,7 @@ use std::fmt;
 use super::Removal;
 use crate::{
     cni::CniError,
-    daemon::plan::ROUTE_PROTOCOL,
+    daemon::{firewall, plan::ROUTE_PROTOCOL, tunnel},
     datapath::Pins,
     ipam::{Owner, Store},
     link::{LinkError, RouteFilter, Socket, delete_link, delete_route},
@@ -72,6 +72,23 @@ pub(super) fn routes(removal: &mut Removal) {
     let routes = Socket::open().and_then(|mut socket| socket.routes(filter));
     for route in removal.found(routes).unwrap_or_default() {
         removal.remove(format_args!("the route {route}"), || Socket::open()?.batch(vec![delete_route(&route)]));
+    }
+}
+
+/// The device of the tunnel.
+pub(super) fn tunnel(removal: &mut Removal) {
+    if removal.found(tunnel::is_there()) == Some(true) {
+        removal.remove(format_args!("the device {}", tunnel::DEVICE), || tunnel::remove().map(drop));
+    }
+}
+
+/// The rules of nftables and of iptables.
+pub(super) fn firewall(removal: &mut Removal) {
+    if firewall::is_there() {
+        removal.remove("the rules of nftables and iptables", || {
+            let errors: Vec<_> = firewall::remove().iter().map(ToString::to_string).collect();
+            if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
+        });
     }
 }
 

@@ -72,6 +72,12 @@ impl Backend {
         Ok(())
     }
 
+    /// Whether there is anything of ours.
+    pub(super) fn is_there(self) -> bool {
+        let saved = self.save().run(&["-t", "filter"], "").map(|text| Saved::parse(&text));
+        saved.is_ok_and(|saved| saved.chain.is_some() || !saved.jumps.is_empty())
+    }
+
     fn save(self) -> Tool {
         self.tool(match (self.ipv6, self.nft) {
             (false, false) => "iptables-legacy-save",

@@ -182,6 +182,12 @@ fn forward(pods: &[IpNet]) -> Vec<FirewallError> {
     errors
 }
 
+/// Whether there is anything for [`remove`], as far as that can be found out.
+pub fn is_there() -> bool {
+    let chains = foreign::chains().unwrap_or_default();
+    table::is_there() || BACKENDS.into_iter().any(|backend| backend.is_used(&chains) && backend.is_there())
+}
+
 /// Removes everything that a daemon ever made in the firewall of this thread's network namespace, and nothing else. Goes
 /// on after errors, which are returned; none where there is nothing. The daemon must not run: it would put all back.
 pub fn remove() -> Vec<FirewallError> {

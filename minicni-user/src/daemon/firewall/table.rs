@@ -57,6 +57,11 @@ impl Table {
     }
 }
 
+/// Whether the table is there.
+pub(super) fn is_there() -> bool {
+    NFT.run(&["list", "table", "inet", "minicni"], "").is_ok()
+}
+
 /// Removes the table, if it is there.
 pub(super) fn remove() -> Result<(), FirewallError> {
     nft(&removal())
