@@ -158,6 +158,11 @@ impl Host {
         }
     }
 
+    /// Whether `node.json` was written, so that ADD can be served.
+    pub(super) fn is_published(&self) -> bool {
+        self.facts.is_some()
+    }
+
     /// Forwards IPv6 before the first pod that has it.
     fn forward_for(&mut self, facts: &Facts) -> Result<(), NodeError> {
         if facts.ipv6() && !self.ipv6 && forward(true)? {
