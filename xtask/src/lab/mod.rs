@@ -4,6 +4,7 @@
 //! a run that was killed is cleaned up by the next one.
 
 mod families;
+pub mod kubernetes;
 mod node;
 mod pod;
 pub mod rules;
@@ -141,6 +142,7 @@ pub fn clean(name: &str) -> Result<()> {
     for node in entries(&dir)? {
         stop_daemon(&node.join("daemon.pid"))?;
         runtime::end(&node)?;
+        kubernetes::end_all(&node.join(kubernetes::DIRECTORY))?;
         let bpf = node.join("bpf");
         // A mount of bpffs takes its pins along. Twice mounted, twice unmounted.
         while umount2(&bpf, MntFlags::MNT_DETACH).is_ok() {}
