@@ -242,9 +242,9 @@ fn an_api_server_that_is_killed_and_comes_back_changes_no_route_and_a_deletion_m
 
     // The server is restarted and a node deleted while the daemon cannot see it.
     cluster.block(true);
-    eventually(LATER, "the failure is told", || cluster.problems().contains("the nodes known so far stay"));
     cluster.server.kill().unwrap();
     cluster.server.start_again().unwrap();
+    eventually(LATER, "the failure is told", || cluster.problems().contains("the nodes known so far stay"));
     cluster.kubectl.run(&["delete", "node", "node3"]).unwrap();
     thread::sleep(Duration::from_secs(1));
     assert_eq!(cluster.routes(), [TO_NODE1, TO_NODE3]);
