@@ -1,4 +1,4 @@
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode, str::FromStr};
 
 use clap::{Args, ValueEnum};
 use tracing::{error, level_filters::LevelFilter};
@@ -36,12 +36,42 @@ pub(super) struct Run {
     /// MTU of the pods' interfaces [default: the uplink's]
     #[arg(long, env = "MINICNI_MTU", value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65_535))]
     mtu: Option<u32>,
+    /// Address and port for /metrics, /healthz and /readyz, or off
+    #[arg(long, env = "MINICNI_METRICS_ADDRESS", value_name = "ADDRESS", default_value = "127.0.0.1:10109")]
+    metrics_address: MetricsAddress,
     /// Level of the daemon's log, which goes to stderr
     #[arg(long, env = "MINICNI_LOG_LEVEL", value_name = "LEVEL", default_value_t = LevelFilter::INFO)]
     log_level: LevelFilter,
+    /// Form of the daemon's log
+    #[arg(long, env = "MINICNI_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
     /// Level of the eBPF programs' own log; anything but off makes them slower
     #[arg(long, env = "MINICNI_EBPF_LOG_LEVEL", value_enum, default_value_t = EbpfLogLevel::Off)]
     ebpf_log_level: EbpfLogLevel,
+}
+
+/// Where to listen, if anywhere.
+#[derive(Clone, Copy, Debug)]
+struct MetricsAddress(Option<SocketAddr>);
+
+impl FromStr for MetricsAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let address = text.parse().map_err(|_| "not an IP address and a port, such as 127.0.0.1:10109, nor off")?;
+        Ok(Self(Some(address)))
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// For machines, one object on each line
+    Json,
 }
 
 /// Levels as aya-log counts them.
@@ -56,18 +86,8 @@ enum EbpfLogLevel {
 }
 
 pub(super) fn run(arguments: Run) -> ExitCode {
-    let Run { nodes, kubeconfig, apiserver, node_name, directories, datapath, mtu, log_level, ebpf_log_level } =
-        arguments;
-    // The client reports every attempt that fails, and an API server may be away for hours.
-    let of_client = if log_level < LevelFilter::DEBUG { LevelFilter::OFF } else { log_level };
-    tracing_subscriber::fmt()
-        .with_max_level(log_level)
-        .with_writer(io::stderr)
-        .with_ansi(false)
-        .with_target(false)
-        .finish()
-        .with(Targets::new().with_default(log_level).with_target("kube_client", of_client))
-        .init();
+    let Run { nodes, kubeconfig, apiserver, node_name, directories, datapath, mtu, metrics_address, .. } = arguments;
+    start_log(arguments.log_level, arguments.log_format);
     let options = Options {
         source: match nodes {
             Some(file) => SourceOptions::File(file),
@@ -78,7 +98,8 @@ pub(super) fn run(arguments: Run) -> ExitCode {
         pins: directories.pins(),
         datapath,
         mtu,
-        ebpf_log_level: ebpf_log_level as u8,
+        metrics: metrics_address.0,
+        ebpf_log_level: arguments.ebpf_log_level as u8,
     };
     // One thread: the daemon waits most of the time, and namespaces belong to threads.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -92,5 +113,17 @@ pub(super) fn run(arguments: Run) -> ExitCode {
             error!("{error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn start_log(level: LevelFilter, format: LogFormat) {
+    // The client reports every attempt that fails, and an API server may be away for hours.
+    let of_client = if level < LevelFilter::DEBUG { LevelFilter::OFF } else { level };
+    let targets = Targets::new().with_default(level).with_target("kube_client", of_client);
+    let log =
+        tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_ansi(false).with_target(false);
+    match format {
+        LogFormat::Text => log.finish().with(targets).init(),
+        LogFormat::Json => log.json().flatten_event(true).finish().with(targets).init(),
     }
 }

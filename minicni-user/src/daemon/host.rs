@@ -61,6 +61,11 @@ impl Host {
         &self.mode
     }
 
+    /// Whether this daemon wrote `node.json`.
+    pub(super) fn is_published(&self) -> bool {
+        self.facts.is_some()
+    }
+
     /// Prepares the host again if a setting that the datapath depends on changed behind our back.
     pub(super) fn keep_prepared(&mut self) {
         match forward(self.ipv6) {
@@ -156,11 +161,6 @@ impl Host {
         if let Err(error) = written {
             problems.add(Reason::HostNotPrepared, error);
         }
-    }
-
-    /// Whether `node.json` was written, so that ADD can be served.
-    pub(super) fn is_published(&self) -> bool {
-        self.facts.is_some()
     }
 
     /// Forwards IPv6 before the first pod that has it.

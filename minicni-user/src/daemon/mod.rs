@@ -3,14 +3,18 @@
 //! [`source`], which is the Kubernetes API or a [`mod@file`], yields [`nodes`]; [`plan`] decides, without touching anything, which routes
 //! they ask for and what has to change; [`routes`] reads and changes the kernel; [`watch`] tells when somebody else
 //! did; [`reconcile`] composes these, and [`run`] is the loop around it all. `rules`, beside it, makes flows prove
-//! themselves again when the stack may treat them in another way. `sweep` releases the leases of pods that are gone.
+//! themselves again when the stack may treat them in another way. `sweep` releases the leases of pods that are gone. `metrics`,
+//! `health` and `http` tell what became of all this.
 //! What goes wrong meanwhile is collected as [`problems`].
 
 mod changes;
 mod debounce;
 pub mod file;
+mod health;
 mod host;
+mod http;
 mod logs;
+mod metrics;
 pub mod nodes;
 pub mod plan;
 pub mod problems;

@@ -33,6 +33,8 @@ pub enum Reason {
     LeasesNotSwept,
     /// Changes of firewall rules are not noticed.
     RulesUnheard,
+    /// Nobody can ask for metrics.
+    MetricsUnavailable,
 }
 
 impl fmt::Display for Reason {

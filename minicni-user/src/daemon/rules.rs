@@ -14,6 +14,7 @@ use std::{
 
 use minicni_common::names::GENERATIONS;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use prometheus_client::metrics::counter::Counter;
 use tracing::debug;
 
 use self::sources::{DeafError, Source};
@@ -33,8 +34,8 @@ pub(super) struct Rules {
 
 impl Rules {
     /// Starts to listen in the network namespace of this thread, until the process ends. What happens from now on is not
-    /// missed.
-    pub(super) fn listen(pins: Pins) -> io::Result<Self> {
+    /// missed. Counts in `calls` how often the flows were called.
+    pub(super) fn listen(pins: Pins, calls: Counter) -> io::Result<Self> {
         let mut listener = Listener::open();
         let problems = Arc::new(Mutex::new(listener.problems()));
         let rules = Self { problems: Arc::clone(&problems) };
@@ -42,6 +43,7 @@ impl Rules {
             loop {
                 // The first time, and after it was opened anew, for whatever happened while nobody listened.
                 let bumped = bump(&pins);
+                calls.inc();
                 *locked(&problems) = listener.problems().into_iter().chain(bumped.err()).collect();
                 if !listener.changed() {
                     listener = Listener::open();

@@ -2,11 +2,13 @@
 
 use std::{
     fs::{File, TryLockError},
+    net::SocketAddr,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
 use nix::unistd::gethostname;
+use prometheus_client::registry::Registry;
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{MissedTickBehavior, interval},
@@ -15,13 +17,16 @@ use tracing::{error, info, warn};
 
 use super::{
     file,
+    health::Health,
     host::Host,
+    http::Server,
     logs,
+    metrics::Metrics,
     problems::{Problems, Reason},
     reconcile::{Report, reconcile},
     routes::Kernel,
     rules::Rules,
-    source::{ApiError, Health, Source, SourceOptions},
+    source::{ApiError, Availability, Source, SourceOptions},
     sweep::{Limits, Sweeper},
     watch::RouteWatch,
 };
@@ -51,6 +56,8 @@ pub struct Options {
     pub datapath: Datapath,
     /// The MTU for pods; the uplink's where nobody says.
     pub mtu: Option<u32>,
+    /// Where to listen for those who ask for metrics, if anywhere.
+    pub metrics: Option<SocketAddr>,
     /// The level of the eBPF programs' log, as aya-log counts.
     pub ebpf_log_level: u8,
 }
@@ -99,8 +106,13 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     };
     // Subscribed first, so that no change between looking and listening is missed.
     let mut watch = RouteWatch::new()?;
-    let rules = Rules::listen(options.pins.clone()).map_err(system("start the thread that listens for rules"))?;
-    let source = Source::open(&options.source, &me).await?;
+    let (mut registry, health) = (Registry::default(), Health::new());
+    let metrics = Metrics::new(&mut registry, health.clone(), options.state.clone(), options.pins.clone());
+    let server = options.metrics.map(|address| Server::start(address, registry, health)).transpose();
+    let server = server.map_err(system("start the thread that answers for metrics"))?;
+    let rules = Rules::listen(options.pins.clone(), metrics.rule_changes.clone())
+        .map_err(system("start the thread that listens for rules"))?;
+    let source = Source::open(&options.source, &me, metrics.nodes.clone()).await?;
     let mut terminate = signal(SignalKind::terminate()).map_err(system("listen for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("listen for SIGINT"))?;
     let mut timer = interval(RESYNC);
@@ -111,6 +123,8 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let mut daemon = Daemon {
         host: Host::prepare(&options)?,
         rules,
+        metrics,
+        server,
         sweeper: Sweeper::new(options.state.clone(), options.pins.clone(), Limits::DAEMON),
         source,
         at_home: false,
@@ -169,6 +183,9 @@ struct Daemon {
     me: String,
     host: Host,
     rules: Rules,
+    metrics: Metrics,
+    /// `None` where nobody may ask.
+    server: Option<Server>,
     sweeper: Sweeper,
     kernel: Kernel,
     source: Source,
@@ -188,10 +205,12 @@ impl Daemon {
     async fn pass(&mut self) {
         let mut problems = Problems::default();
         self.source.problems(&mut problems);
-        let mut health = None;
+        let mut availability = None;
         if let Some(nodes) = self.source.nodes() {
+            let start = Instant::now();
             match reconcile(nodes, &self.me, &self.kernel).await {
                 Ok(report) => {
+                    self.metrics.reconciled(&report, start.elapsed());
                     let own = nodes.iter().filter(|node| node.name == self.me).flat_map(|node| &node.internal_ips);
                     self.at_home = own.into_iter().any(|ip| report.local.iter().any(|prefix| prefix.address == *ip));
                     self.host.routes_changed(&report, &mut problems);
@@ -199,23 +218,31 @@ impl Daemon {
                     self.host.publish(nodes, &self.me, &report.local, self.options.mtu, &mut problems);
                     // What kept the host from being published was found last.
                     let refused = self.source.own_refused();
-                    health = match refused.or(problems.all().last()) {
-                        Some(problem) if !self.host.is_published() => Some(Health::down(problem)),
-                        _ => Some(Health::up()),
+                    availability = match refused.or(problems.all().last()) {
+                        Some(problem) if !self.host.is_published() => Some(Availability::down(problem)),
+                        _ => Some(Availability::up()),
                     };
                     if refused.is_some() {
                         problems.forget(Reason::NodeMissing);
                     }
                 }
-                Err(error) => problems.add(Reason::RouteFailed, error),
+                Err(error) => {
+                    self.metrics.unreadable();
+                    problems.add(Reason::RouteFailed, error);
+                }
             }
         }
         if matches!(self.host.mode(), Mode::Ebpf { .. }) {
             problems.extend(Reason::RulesUnheard, self.rules.problems());
         }
         problems.extend(Reason::LeasesNotSwept, self.sweeper.problems());
+        problems.extend(Reason::MetricsUnavailable, self.server.as_ref().and_then(Server::problem));
+        if self.host.is_published() {
+            self.metrics.ready();
+        }
+        self.metrics.passed(self.host.mode(), &problems);
         self.host.tell(&problems);
-        self.source.tell(health, &problems);
+        self.source.tell(availability, &problems);
     }
 }
 

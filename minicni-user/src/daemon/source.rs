@@ -21,10 +21,11 @@ use tokio::sync::watch::{Receiver, channel};
 use tracing::{info, warn};
 
 pub use self::api::{ApiError, ApiOptions};
-pub(super) use self::report::Health;
+pub(super) use self::report::Availability;
 use self::{api::Api, follow::Cluster, report::Reporter};
 use super::{
     file::{self, NodesFile},
+    metrics::NodeSource,
     nodes::Node,
     problems::{Problem, Problems, Reason},
 };
@@ -50,6 +51,7 @@ pub(super) struct FileSource {
     /// The last good ones.
     nodes: Option<Vec<Node>>,
     error: Option<String>,
+    metrics: NodeSource,
 }
 
 pub(super) struct ApiSource {
@@ -62,17 +64,21 @@ pub(super) struct ApiSource {
 
 impl Source {
     /// Begins to follow the nodes, for the node `me`. Needs a tokio runtime.
-    pub(super) async fn open(options: &SourceOptions, me: &str) -> Result<Self, super::run::RunError> {
+    pub(super) async fn open(
+        options: &SourceOptions,
+        me: &str,
+        metrics: NodeSource,
+    ) -> Result<Self, super::run::RunError> {
         match options {
             SourceOptions::File(path) => {
                 let watch = NodesFile::watch(path)?;
-                Ok(Self::File(FileSource { path: path.clone(), watch, nodes: None, error: None }))
+                Ok(Self::File(FileSource { path: path.clone(), watch, nodes: None, error: None, metrics }))
             }
             SourceOptions::Api(options) => {
                 let api = Api::new(options).await?;
                 let (sender, changes) = channel(Cluster::default());
                 let server = api.server.clone();
-                tokio::spawn(follow::follow(api.clone(), me.to_owned(), sender));
+                tokio::spawn(follow::follow(api.clone(), me.to_owned(), sender, metrics));
                 let reporter = Reporter::start(api, me.to_owned(), changes.clone());
                 Ok(Self::Api(ApiSource { server, changes, cluster: Cluster::default(), reporter }))
             }
@@ -85,6 +91,7 @@ impl Source {
             Self::File(source) => {
                 if let Err(error) = source.watch.next_change().await {
                     warn!(%error, "the file of nodes is read by timer only");
+                    source.metrics.restarted();
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
                 source.read();
@@ -147,11 +154,11 @@ impl Source {
     }
 
     /// Tells the cluster how this node is, once the nodes are known.
-    pub(super) fn tell(&self, health: Option<Health>, problems: &Problems) {
+    pub(super) fn tell(&self, availability: Option<Availability>, problems: &Problems) {
         if let Self::Api(source) = self {
             // The API server need not be told by every node that it was away.
             let told = problems.all().iter().filter(|problem| problem.reason != Reason::NodesUnreadable);
-            source.reporter.tell(health, told.cloned().collect());
+            source.reporter.tell(availability, told.cloned().collect());
         }
     }
 }
@@ -172,9 +179,13 @@ impl FileSource {
                 if self.error.take().is_some() || self.nodes.is_none() {
                     info!(nodes = nodes.len(), file = %self.path.display(), "nodes read");
                 }
+                self.metrics.answered(nodes.len());
                 self.nodes = Some(nodes);
             }
-            Err(error) => self.error = Some(error.to_string()),
+            Err(error) => {
+                self.metrics.failed();
+                self.error = Some(error.to_string());
+            }
         }
     }
 }

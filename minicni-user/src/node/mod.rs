@@ -4,6 +4,7 @@
 //! * [`Facts`]: what was found out about the node, for the plugin to read
 //! * [`forward()`]: the kernel settings that pods need in every datapath
 //! * [`prepare()`]: these, those of the eBPF datapath, and its programs
+//! * [`latency`]: how long the calls of the plugin took, for the daemon to tell
 //! * [`attach`]: the shared tc blocks
 //! * [`uplink`]: the programs on the interfaces towards other hosts
 
@@ -11,6 +12,7 @@ pub mod attach;
 mod error;
 mod facts;
 mod forwarding;
+pub mod latency;
 mod mode;
 mod prepare;
 mod state;

@@ -13,7 +13,7 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 
 use super::object::{NETWORK_UNAVAILABLE, NodeObject, Page};
-use super::report::Health;
+use super::report::Availability;
 use crate::daemon::problems::Problem;
 
 /// How many nodes are asked for at once. A page of large ones is 10 MB of JSON, for a moment.
@@ -128,13 +128,13 @@ impl Api {
     }
 
     /// Sets `NetworkUnavailable` of a node; `turns` if its status becomes another one.
-    pub(super) async fn set_condition(&self, node: &str, health: &Health, turns: bool) -> kube::Result<()> {
+    pub(super) async fn set_condition(&self, node: &str, availability: &Availability, turns: bool) -> kube::Result<()> {
         let now = now();
         let mut condition = json!({
             "type": NETWORK_UNAVAILABLE,
-            "status": health.status(),
-            "reason": health.reason,
-            "message": health.message,
+            "status": availability.status(),
+            "reason": availability.reason,
+            "message": availability.message,
             "lastHeartbeatTime": now,
         });
         if turns {

@@ -23,6 +23,7 @@ use super::backoff::{Backoff, up_to};
 use super::failure::Failure;
 use super::object::{Condition, Known, NodeObject};
 use crate::daemon::debounce::Debounce;
+use crate::daemon::metrics::NodeSource;
 
 /// How long a page of a list may take.
 const PAGE_LIMIT: Duration = Duration::from_secs(30);
@@ -58,8 +59,8 @@ pub(super) struct Own {
 }
 
 /// Follows until the process ends, and tells `cluster` of what matters.
-pub(super) async fn follow(api: Api, me: String, cluster: Sender<Cluster>) {
-    let mut follower = Follower { api, me, cluster, known: BTreeMap::new(), api_server: Vec::new() };
+pub(super) async fn follow(api: Api, me: String, cluster: Sender<Cluster>, metrics: NodeSource) {
+    let mut follower = Follower { api, me, cluster, known: BTreeMap::new(), api_server: Vec::new(), metrics };
     let mut backoff = Backoff::new();
     loop {
         let mut version = loop {
@@ -77,6 +78,7 @@ pub(super) async fn follow(api: Api, me: String, cluster: Sender<Cluster>) {
                 End::Failed(failure) => follower.failed(failure),
                 End::Forgotten => break,
             }
+            follower.metrics.restarted();
             if started.elapsed() > LASTING {
                 backoff.reset();
             }
@@ -103,6 +105,7 @@ struct Follower {
     known: BTreeMap<String, Known>,
     /// Addresses that no pod CIDR may cover.
     api_server: Vec<IpAddr>,
+    metrics: NodeSource,
 }
 
 impl Follower {
@@ -125,6 +128,7 @@ impl Follower {
         self.api_server = self.api.addresses().await;
         let changed = self.known != known || self.cluster.borrow().accepted.is_none();
         self.known = known;
+        self.metrics.answered(self.known.len());
         self.succeeded();
         if changed {
             self.publish();
@@ -170,6 +174,7 @@ impl Follower {
                 Ok(None) => break End::Closed,
                 Err(_) => break End::Forgotten,
             };
+            self.metrics.answered(self.known.len());
             if changed {
                 pending.mark();
             }
@@ -224,6 +229,7 @@ impl Follower {
     /// What is said stays the same while the server is away, whatever the network makes of each attempt.
     fn failed(&self, failure: Failure) {
         debug!("{failure}");
+        self.metrics.failed();
         self.cluster.send_if_modified(|cluster| {
             let same = cluster.trouble.as_ref().is_some_and(|trouble| trouble.is_like(&failure));
             if !same {

@@ -25,7 +25,7 @@ const SPREAD: Duration = Duration::from_secs(5);
 
 /// Whether pods can be started on this node.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(in crate::daemon) struct Health {
+pub(in crate::daemon) struct Availability {
     available: bool,
     /// One word.
     pub(super) reason: String,
@@ -33,7 +33,7 @@ pub(in crate::daemon) struct Health {
     pub(super) message: String,
 }
 
-impl Health {
+impl Availability {
     /// Pods can be started.
     pub(in crate::daemon) fn up() -> Self {
         let message = "the node is described to the plugin, and its routes are in place";
@@ -58,7 +58,7 @@ impl Health {
 #[derive(Clone, Debug, Default)]
 struct Wanted {
     /// `None` as long as the nodes are not known.
-    health: Option<Health>,
+    availability: Option<Availability>,
     problems: Vec<Problem>,
 }
 
@@ -77,11 +77,11 @@ impl Reporter {
     }
 
     /// What there is to be told from now on.
-    pub(super) fn tell(&self, health: Option<Health>, problems: Vec<Problem>) {
+    pub(super) fn tell(&self, availability: Option<Availability>, problems: Vec<Problem>) {
         self.wanted.send_if_modified(|wanted| {
-            let modified = wanted.health != health || wanted.problems != problems;
+            let modified = wanted.availability != availability || wanted.problems != problems;
             if modified {
-                *wanted = Wanted { health, problems };
+                *wanted = Wanted { availability, problems };
             }
             modified
         });
@@ -96,17 +96,18 @@ async fn report(api: Api, me: String, mut wanted: Receiver<Wanted>, mut cluster:
     let mut failed = None;
     loop {
         let now = Instant::now();
-        let Wanted { health, problems } = wanted.borrow_and_update().clone();
+        let Wanted { availability, problems } = wanted.borrow_and_update().clone();
         let own = cluster.borrow_and_update().own.clone();
         events.note(&problems, now.into_std());
 
         // Without an object there is nothing to be told about.
-        let health = match &own {
-            Some(own) => health.filter(|health| !own.condition.as_ref().is_some_and(|told| health.is_told_by(told))),
+        let availability = match &own {
+            Some(own) => availability
+                .filter(|availability| !own.condition.as_ref().is_some_and(|told| availability.is_told_by(told))),
             None => None,
         };
         let event_at = events.next().map(|next| events_from.max(Instant::from_std(next)));
-        let wake = match (health.as_ref().map(|_| condition_from), event_at.filter(|_| own.is_some())) {
+        let wake = match (availability.as_ref().map(|_| condition_from), event_at.filter(|_| own.is_some())) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         };
@@ -114,12 +115,12 @@ async fn report(api: Api, me: String, mut wanted: Receiver<Wanted>, mut cluster:
             changed = wanted.changed() => if changed.is_err() { return },
             changed = cluster.changed() => if changed.is_err() { return },
             () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {
-                let told = if let Some(health) = health.filter(|_| condition_from <= Instant::now()) {
-                    let turns = own.and_then(|own| own.condition).is_none_or(|condition| condition.status != health.status());
-                    let told = within_limit(api.set_condition(&me, &health, turns)).await;
+                let told = if let Some(availability) = availability.filter(|_| condition_from <= Instant::now()) {
+                    let turns = own.and_then(|own| own.condition).is_none_or(|condition| condition.status != availability.status());
+                    let told = within_limit(api.set_condition(&me, &availability, turns)).await;
                     condition_from = Instant::now() + CONDITION_APART;
                     if told.is_ok() {
-                        info!(status = health.status(), reason = health.reason, "condition NetworkUnavailable set");
+                        info!(status = availability.status(), reason = availability.reason, "condition NetworkUnavailable set");
                     }
                     told
                 } else if let Some(event) = events.due(Instant::now().into_std()) {
