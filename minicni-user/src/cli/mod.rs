@@ -38,10 +38,10 @@ enum Command {
 #[derive(Args, Clone, Debug)]
 struct Directories {
     /// Directory of the leases and of node.json
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+    #[arg(long, env = "MINICNI_STATE_DIR", value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
     state_dir: PathBuf,
     /// Directory of the pinned programs and maps, on a bpf file system
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_BPF_DIR)]
+    #[arg(long, env = "MINICNI_BPF_DIR", value_name = "DIR", default_value = DEFAULT_BPF_DIR)]
     bpf_dir: PathBuf,
 }
 

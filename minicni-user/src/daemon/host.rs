@@ -7,6 +7,7 @@ use tracing::{error, info, warn};
 use super::{
     nodes::Node,
     plan::{LocalPrefix, same_family},
+    problems::{Problems, Reason},
     reconcile::Report,
     run::{Options, RunError, log_report},
     uplinks::{Uplinks, desired},
@@ -14,7 +15,7 @@ use super::{
 use crate::{
     datapath::{DatapathError, Generations},
     link::{LinkError, Socket, sysctl},
-    node::{DaemonReport, Facts, Mode, NodeError, Settings, forward, prepare},
+    node::{DaemonReport, Facts, Mode, NodeError, Reported, Settings, forward, prepare},
 };
 
 /// `rp_filter`: drop what does not come from where its source is routed.
@@ -80,21 +81,23 @@ impl Host {
     }
 
     /// Takes note of what a reconciliation did.
-    pub(super) fn routes_changed(&mut self, report: &Report, problems: &mut Vec<String>) {
+    pub(super) fn routes_changed(&mut self, report: &Report, problems: &mut Problems) {
         log_report(report);
-        problems.extend(report.problems.iter().map(ToString::to_string));
-        problems.extend(report.errors.iter().map(ToString::to_string));
+        for problem in &report.problems {
+            problems.add(problem.reason, problem);
+        }
+        problems.extend(Reason::RouteFailed, &report.errors);
         self.flows_outdated |= !(report.added.is_empty() && report.replaced.is_empty() && report.deleted.is_empty());
         if self.flows_outdated {
             match self.forget_flows() {
                 Ok(()) => self.flows_outdated = false,
-                Err(error) => problems.push(error.to_string()),
+                Err(error) => problems.add(Reason::DatapathDegraded, error),
             }
         }
     }
 
     /// Attaches the programs where this node meets the others.
-    pub(super) fn keep_uplinks(&mut self, nodes: &[Node], me: &str, report: &Report, problems: &mut Vec<String>) {
+    pub(super) fn keep_uplinks(&mut self, nodes: &[Node], me: &str, report: &Report, problems: &mut Problems) {
         if matches!(self.mode, Mode::Ebpf { .. }) {
             self.uplinks.reconcile(&self.options.pins, &desired(nodes, me, report), problems);
         }
@@ -115,20 +118,24 @@ impl Host {
         me: &str,
         local: &[LocalPrefix],
         mtu: Option<u32>,
-        problems: &mut Vec<String>,
+        problems: &mut Problems,
     ) {
         let Some(node) = nodes.iter().find(|node| node.name == me) else {
-            problems.push(format!("no Node object is named {me}; add it, or name this node with --node-name"));
+            let message = format_args!("no Node object is named {me}; add it, or name this node with --node-name");
+            problems.add(Reason::NodeMissing, message);
             return;
         };
         if node.pod_cidrs.is_empty() {
-            problems.push(format!("node {me}: spec.podCIDR is missing; no pod can get an address before it is there"));
+            let message =
+                format_args!("node {me}: spec.podCIDR is missing; no pod can get an address before it is there");
+            problems.add(Reason::PodCidrMissing, message);
             return;
         }
         // Why is said where the routes are. A route to a pod would cut this host off from a node.
         let mut node_ips = nodes.iter().flat_map(|node| &node.internal_ips);
         if node_ips.any(|ip| node.pod_cidrs.iter().any(|cidr| cidr.contains(ip))) {
-            problems.push(format!("node {me}: spec.podCIDR covers a node's address; no pod gets one of it"));
+            let message = format_args!("node {me}: spec.podCIDR covers a node's address; no pod gets one of it");
+            problems.add(Reason::PodCidrConflict, message);
             return;
         }
         let uplink_mtu = care_for_uplinks(node, local, problems);
@@ -142,13 +149,18 @@ impl Host {
         let written = facts.and_then(|facts| {
             // Told all the same: a pod that cannot have its IPv6 address then fails, and says so.
             if let Err(error) = self.forward_for(&facts) {
-                problems.push(error.to_string());
+                problems.add(Reason::HostNotPrepared, error);
             }
             self.write(facts)
         });
         if let Err(error) = written {
-            problems.push(error.to_string());
+            problems.add(Reason::HostNotPrepared, error);
         }
+    }
+
+    /// Whether `node.json` was written, so that ADD can be served.
+    pub(super) fn is_published(&self) -> bool {
+        self.facts.is_some()
     }
 
     /// Forwards IPv6 before the first pod that has it.
@@ -175,17 +187,18 @@ impl Host {
     }
 
     /// Writes `daemon.json` for `minicnid status`, and logs what is new in it.
-    pub(super) fn tell(&mut self, problems: Vec<String>) {
+    pub(super) fn tell(&mut self, problems: &Problems) {
+        let problems = problems.all().iter().map(Reported::from).collect();
         let report = DaemonReport { pid: std::process::id(), problems };
         if self.told.as_ref() == Some(&report) {
             return;
         }
         let before = self.told.as_ref().map_or(&[][..], |told| &told.problems);
         for problem in report.problems.iter().filter(|problem| !before.contains(problem)) {
-            warn!("{problem}");
+            warn!(reason = problem.reason, "{}", problem.message);
         }
         for problem in before.iter().filter(|problem| !report.problems.contains(problem)) {
-            info!("solved: {problem}");
+            info!(reason = problem.reason, "solved: {}", problem.message);
         }
         match report.write(&self.options.state) {
             Ok(()) => self.told = Some(report),
@@ -196,16 +209,19 @@ impl Host {
 
 /// Cares for the uplink of each address family that the node's pods have, and tells the smallest MTU of those that are
 /// there.
-fn care_for_uplinks(node: &Node, local: &[LocalPrefix], problems: &mut Vec<String>) -> Option<u32> {
+fn care_for_uplinks(node: &Node, local: &[LocalPrefix], problems: &mut Problems) -> Option<u32> {
     let mut mtu = None;
     for cidr in &node.pod_cidrs {
         let ips = same_family(&node.internal_ips, *cidr);
         match local.iter().find(|prefix| ips.contains(&prefix.address)).map(care_for) {
             Some(Ok(found)) => mtu = mtu.into_iter().chain(found).min(),
-            Some(Err(error)) => problems.push(error.to_string()),
+            Some(Err(error)) => problems.add(Reason::HostNotPrepared, error),
             // That there is no address at all is said where the routes are.
             None if ips.is_empty() => {}
-            None => problems.push(format!("node {}: no interface has its InternalIP {}", node.name, listed(&ips))),
+            None => problems.add(
+                Reason::NodeUnreachable,
+                format_args!("node {}: no interface has its InternalIP {}", node.name, listed(&ips)),
+            ),
         }
     }
     mtu

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::nodes::Node;
+use super::problems::Reason;
 
 /// The number that marks a kernel route as minicni's (`rtm_protocol`); only such routes are ever changed or removed.
 ///
@@ -72,6 +73,8 @@ pub struct LocalPrefix {
 /// A node that gets no route, or not all: what a person has to know. The other nodes are not affected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    /// Of what kind it is.
+    pub reason: Reason,
     /// Name of the node.
     pub node: String,
     /// The field of the Node object, as a path.
@@ -124,6 +127,7 @@ pub fn desired(nodes: &[Node], me: &str, local: &[LocalPrefix]) -> (Vec<RouteSpe
     let own = nodes.iter().find(|node| node.name == me);
     if own.is_none() {
         problems.push(Problem {
+            reason: Reason::NodeMissing,
             node: me.to_owned(),
             field: "metadata.name",
             why: "is this node's name, but no Node has it".to_owned(),
@@ -136,6 +140,7 @@ pub fn desired(nodes: &[Node], me: &str, local: &[LocalPrefix]) -> (Vec<RouteSpe
         let ips = same_family(&node.internal_ips, dst);
         if ips.is_empty() {
             problems.push(Problem {
+                reason: Reason::NodeUnreachable,
                 node: node.name.clone(),
                 field: INTERNAL_IP,
                 why: format!("has no {} address, though there is the pod CIDR {dst}", family(dst.addr())),
@@ -173,6 +178,7 @@ fn pod_cidrs<'a>(nodes: &'a [Node], me: &str, problems: &mut Vec<Problem>) -> Ve
         cidrs.extend(node.pod_cidrs.iter().map(|cidr| (cidr.trunc(), node)));
         if node.pod_cidrs.is_empty() {
             problems.push(Problem {
+                reason: Reason::PodCidrMissing,
                 node: node.name.clone(),
                 field: POD_CIDR,
                 why: "is missing".to_owned(),
@@ -196,7 +202,8 @@ fn pod_cidrs<'a>(nodes: &'a [Node], me: &str, problems: &mut Vec<Problem>) -> Ve
             continue;
         };
         let remedy = "give every node a pod CIDR of its own, apart from all other networks";
-        problems.push(Problem { node: node.name.clone(), field: POD_CIDR, why, remedy });
+        let reason = Reason::PodCidrConflict;
+        problems.push(Problem { reason, node: node.name.clone(), field: POD_CIDR, why, remedy });
     }
     accepted
 }
@@ -210,7 +217,10 @@ struct NextHops<'a> {
 impl NextHops<'_> {
     /// Address and interface index of the first of a node's `ips`, which are of one family, that is on-link.
     fn of(&self, node: &Node, ips: &[IpAddr]) -> Result<(IpAddr, u32), Problem> {
-        let problem = |why, remedy| Problem { node: node.name.clone(), field: INTERNAL_IP, why, remedy };
+        let problem = |why, remedy| {
+            let reason = Reason::NodeUnreachable;
+            Problem { reason, node: node.name.clone(), field: INTERNAL_IP, why, remedy }
+        };
         if let Some(ip) = ips.iter().find(|ip| self.local.iter().any(|local| local.address == **ip)) {
             return Err(problem(
                 format!("{ip} is an address of this host"),

@@ -14,13 +14,14 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    file::{self, NodesFile},
+    file,
     host::Host,
     logs,
-    nodes::Node,
+    problems::{Problems, Reason},
     reconcile::{Report, reconcile},
     routes::Kernel,
     rules::Rules,
+    source::{ApiError, Health, Source, SourceOptions},
     sweep::{Limits, Sweeper},
     watch::RouteWatch,
 };
@@ -38,8 +39,8 @@ const CLAIM_LIMIT: Duration = Duration::from_secs(1);
 /// What the daemon is told on its command line.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The file of Node objects.
-    pub nodes: PathBuf,
+    /// Where the nodes are known from.
+    pub source: SourceOptions,
     /// This node's name among them; the host's name where nobody says.
     pub node_name: Option<String>,
     /// Where the state is.
@@ -69,6 +70,9 @@ pub enum RunError {
     /// The file of Node objects cannot be watched.
     #[error(transparent)]
     File(#[from] file::FileError),
+    /// The Kubernetes API cannot be asked.
+    #[error(transparent)]
+    Api(#[from] ApiError),
     /// The routes cannot be watched.
     #[error(transparent)]
     Watch(#[from] super::watch::WatchError),
@@ -96,7 +100,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     // Subscribed first, so that no change between looking and listening is missed.
     let mut watch = RouteWatch::new()?;
     let rules = Rules::listen(options.pins.clone()).map_err(system("start the thread that listens for rules"))?;
-    let mut file = NodesFile::watch(&options.nodes)?;
+    let source = Source::open(&options.source, &me).await?;
     let mut terminate = signal(SignalKind::terminate()).map_err(system("listen for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("listen for SIGINT"))?;
     let mut timer = interval(RESYNC);
@@ -108,8 +112,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         host: Host::prepare(&options)?,
         rules,
         sweeper: Sweeper::new(options.state.clone(), options.pins.clone(), Limits::DAEMON),
-        nodes: None,
-        file_error: None,
+        source,
         at_home: false,
         kernel: Kernel::new()?,
         me,
@@ -118,17 +121,11 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     if ebpf_log_level > 0 {
         logs::forward(&pins);
     }
-    info!(node = daemon.me, datapath = %daemon.host.mode(), "started");
+    info!(node = daemon.me, nodes = %daemon.source, datapath = %daemon.host.mode(), "started");
     // The timer's first tick is at once.
     loop {
         tokio::select! {
-            changed = file.next_change() => {
-                if let Err(error) = changed {
-                    warn!(%error, "the file of nodes is read by timer only");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-                daemon.read_nodes();
-            }
+            () = daemon.source.changed() => {}
             changed = watch.changed() => {
                 if let Err(error) = changed {
                     warn!(%error, "listening anew");
@@ -137,7 +134,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
                 }
             }
             _ = timer.tick() => {
-                daemon.read_nodes();
+                daemon.source.look();
                 daemon.host.keep_prepared();
                 daemon.sweep();
             }
@@ -174,33 +171,12 @@ struct Daemon {
     rules: Rules,
     sweeper: Sweeper,
     kernel: Kernel,
-    /// The last good ones.
-    nodes: Option<Vec<Node>>,
-    file_error: Option<String>,
+    source: Source,
     /// Whether this network namespace has the node's address, so that pods' devices would be here.
     at_home: bool,
 }
 
 impl Daemon {
-    fn read_nodes(&mut self) {
-        match file::read(&self.options.nodes) {
-            Ok(nodes) => {
-                if self.file_error.take().is_some() || self.nodes.is_none() {
-                    info!(nodes = nodes.len(), file = %self.options.nodes.display(), "nodes read");
-                }
-                self.nodes = Some(nodes);
-            }
-            Err(error) => {
-                let error = error.to_string();
-                if self.file_error.as_ref() != Some(&error) {
-                    let kept = self.nodes.as_ref().map_or("there are none yet", |_| "the last good ones stay");
-                    warn!(error, "nodes not read; {kept}");
-                }
-                self.file_error = Some(error);
-            }
-        }
-    }
-
     /// Releases the leases of pods that are gone. In another namespace than the host's every pod would seem to be.
     fn sweep(&mut self) {
         if self.at_home {
@@ -210,8 +186,10 @@ impl Daemon {
 
     /// One pass: routes, then what the plugin and people read.
     async fn pass(&mut self) {
-        let mut problems: Vec<String> = self.file_error.iter().cloned().collect();
-        if let Some(nodes) = &self.nodes {
+        let mut problems = Problems::default();
+        self.source.problems(&mut problems);
+        let mut health = None;
+        if let Some(nodes) = self.source.nodes() {
             match reconcile(nodes, &self.me, &self.kernel).await {
                 Ok(report) => {
                     let own = nodes.iter().filter(|node| node.name == self.me).flat_map(|node| &node.internal_ips);
@@ -219,15 +197,25 @@ impl Daemon {
                     self.host.routes_changed(&report, &mut problems);
                     self.host.keep_uplinks(nodes, &self.me, &report, &mut problems);
                     self.host.publish(nodes, &self.me, &report.local, self.options.mtu, &mut problems);
+                    // What kept the host from being published was found last.
+                    let refused = self.source.own_refused();
+                    health = match refused.or(problems.all().last()) {
+                        Some(problem) if !self.host.is_published() => Some(Health::down(problem)),
+                        _ => Some(Health::up()),
+                    };
+                    if refused.is_some() {
+                        problems.forget(Reason::NodeMissing);
+                    }
                 }
-                Err(error) => problems.push(error.to_string()),
+                Err(error) => problems.add(Reason::RouteFailed, error),
             }
         }
         if matches!(self.host.mode(), Mode::Ebpf { .. }) {
-            problems.extend(self.rules.problems());
+            problems.extend(Reason::RulesUnheard, self.rules.problems());
         }
-        problems.extend_from_slice(self.sweeper.problems());
-        self.host.tell(problems);
+        problems.extend(Reason::LeasesNotSwept, self.sweeper.problems());
+        self.host.tell(&problems);
+        self.source.tell(health, &problems);
     }
 }
 

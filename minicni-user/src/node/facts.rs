@@ -76,8 +76,17 @@ impl Facts {
 pub struct DaemonReport {
     /// The daemon's process.
     pub pid: u32,
-    /// Sentences for people; empty when all is well.
-    pub problems: Vec<String>,
+    /// Empty when all is well.
+    pub problems: Vec<Reported>,
+}
+
+/// A problem in [`DaemonReport`].
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Reported {
+    /// Its kind, in one word.
+    pub reason: String,
+    /// A sentence for people.
+    pub message: String,
 }
 
 impl DaemonReport {

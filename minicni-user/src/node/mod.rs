@@ -17,7 +17,7 @@ mod state;
 pub mod uplink;
 
 pub use error::NodeError;
-pub use facts::{DaemonReport, Facts};
+pub use facts::{DaemonReport, Facts, Reported};
 pub use forwarding::forward;
 pub use mode::{Datapath, Mode};
 pub use prepare::{Settings, prepare};
