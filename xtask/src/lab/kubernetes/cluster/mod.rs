@@ -92,8 +92,18 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Starts a node of this number.
-    fn add_node(&mut self, number: u8) -> Result<()> {
+    /// Ends the machine of the last node, with its disk. Its object stays.
+    pub fn remove_last_node(&mut self) -> Result<()> {
+        let node = self.nodes.pop().context("a cluster has nodes")?;
+        let place = Place::Node(u8::try_from(self.nodes.len())? + 1);
+        let dir = directory(&self.name).join(&node.name);
+        machine::end(&dir)?;
+        self.underlay.detach(place)?;
+        fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))
+    }
+
+    /// Starts a node of this number, which is to be the next.
+    pub fn add_node(&mut self, number: u8) -> Result<()> {
         let place = Place::Node(number);
         let netns = self.underlay.attach(place)?;
         let name = format!("node{number}");

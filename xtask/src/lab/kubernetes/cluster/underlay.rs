@@ -103,6 +103,13 @@ impl Underlay {
         Ok(self.path(place))
     }
 
+    /// Removes the namespace of a place, and with it the cable.
+    pub(super) fn detach(&self, place: Place) -> Result<()> {
+        // The kernel takes a namespace apart later than its name goes; another of this name needs the cable's now.
+        ip(&self.switch(), &["link", "delete", &place.name()])?;
+        Ok(Netns::delete_named(&self.path(place))?)
+    }
+
     /// Where the namespace of a place is.
     pub(super) fn path(&self, place: Place) -> PathBuf {
         netns_path(&format!("{}-{}", self.cluster, place.name()))
