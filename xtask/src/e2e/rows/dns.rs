@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::json;
 
 use super::super::bed::{Bed, wait};
@@ -75,7 +75,8 @@ fn answer(query: &[u8]) -> Option<Vec<u8>> {
     const HEADER: usize = 12;
     let mut labels = Vec::new();
     let mut rest = query.get(HEADER..)?;
-    while let (&length, after) = rest.split_first()? {
+    loop {
+        let (&length, after) = rest.split_first()?;
         if length == 0 {
             rest = after;
             break;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    os::unix::fs::MetadataExt as _,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread::sleep,
@@ -11,17 +11,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use minicni::link::Netns;
-use nix::{
-    sys::{
-        signal::{Signal, kill},
-        wait::{WaitPidFlag, WaitStatus, waitpid},
-    },
-    unistd::Pid,
-};
 
 use super::DNS_ADDRESS;
+use crate::lab::{cgroups, first_process::FirstProcess};
 
-/// How long a node may take to start or to end.
+/// How long a node may take to start.
 const LIMIT: Duration = Duration::from_secs(20);
 const SETUP: &str = include_str!("machine.sh");
 const ENTER: &str = include_str!("enter.sh");
@@ -46,9 +40,9 @@ impl Machine {
             let _ = fs::remove_file(dir.join(left));
         }
         let cgroup = netns.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let hierarchies = cgroup_hierarchies()?;
+        let hierarchies = cgroups::hierarchies()?;
         for hierarchy in &hierarchies {
-            make_cgroup(hierarchy, &cgroup)?;
+            cgroups::make(hierarchy, &cgroup)?;
         }
         let hierarchies: Vec<_> = hierarchies.iter().map(|path| path.display().to_string()).collect();
         fs::write(dir.join("cgroups"), hierarchies.join("\n") + "\n")?;
@@ -63,7 +57,7 @@ impl Machine {
         unshare.args(["unshare", "--mount", "--uts", "--ipc", "--pid", "--cgroup", "--fork", "--kill-child"]);
         unshare.args(["--propagation", "private", "sh"]).arg(dir.join("machine.sh")).arg(dir);
         unshare.args([name, DNS_ADDRESS]).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        std::os::unix::process::CommandExt::process_group(&mut unshare, 0);
+        unshare.process_group(0);
         let mut unshare = Netns::open(netns)?.run(|| unshare.spawn())?.with_context(|| format!("start {name}"))?;
         let start = Instant::now();
         while !dir.join("ready").exists() {
@@ -74,7 +68,7 @@ impl Machine {
             }
             sleep(Duration::from_millis(5));
         }
-        let pid = Init::of(dir)?.context("a node that is ready has a first process")?.pid;
+        let pid = FirstProcess::of(dir)?.context("a node that is ready has a first process")?.pid;
         Ok(Self { name: name.to_owned(), dir: dir.to_owned(), netns: netns.to_owned(), pid })
     }
 
@@ -114,7 +108,7 @@ impl Machine {
         // kubelet waits for a cloud that is not there.
         daemon.env("AWS_EC2_METADATA_DISABLED", "true");
         daemon.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        std::os::unix::process::CommandExt::process_group(&mut daemon, 0);
+        daemon.process_group(0);
         let _ = fs::remove_file(self.pid_file(name));
         daemon.spawn().with_context(|| format!("start {name} on {}", self.name))?;
         let start = Instant::now();
@@ -154,101 +148,11 @@ impl Machine {
     }
 }
 
-/// A node's first process.
-struct Init {
-    pid: i32,
-    /// `unshare`, which waits for it.
-    parent: i32,
-    /// The number of its PID namespace.
-    namespace: u64,
-}
-
-impl Init {
-    /// As `machine.sh` wrote it down, if it came so far.
-    fn of(dir: &Path) -> Result<Option<Self>> {
-        let file = dir.join("pid");
-        let Ok(text) = fs::read_to_string(&file) else { return Ok(None) };
-        let mut words = text.split_whitespace();
-        let mut init = || Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?.parse().ok()?));
-        let (pid, parent, namespace) = init().with_context(|| format!("{} says {text:?}", file.display()))?;
-        Ok(Some(Self { pid, parent, namespace }))
-    }
-
-    fn is_alive(&self) -> bool {
-        fs::metadata(format!("/proc/{}/ns/pid", self.pid)).is_ok_and(|namespace| namespace.ino() == self.namespace)
-    }
-}
-
 /// Ends everything that runs on the node of a directory, and removes its cgroups.
 pub(super) fn end(dir: &Path) -> Result<()> {
-    if let Some(init) = Init::of(dir)? {
-        if init.is_alive() {
-            kill(Pid::from_raw(init.pid), Signal::SIGKILL)?;
-        }
-        let start = Instant::now();
-        // The kernel takes a first process away when everything in its namespace has ended.
-        while init.is_alive() {
-            if start.elapsed() > LIMIT {
-                bail!("process {} does not end", init.pid);
-            }
-            sleep(Duration::from_millis(5));
-        }
-        // Where it is our child, it has to be waited for.
-        while waitpid(Pid::from_raw(init.parent), Some(WaitPidFlag::WNOHANG))
-            .is_ok_and(|now| now == WaitStatus::StillAlive)
-        {
-            sleep(Duration::from_millis(1));
-        }
+    if let Some(init) = FirstProcess::of(dir)? {
+        init.end()?;
     }
     let Ok(cgroup) = fs::read_to_string(dir.join("cgroup")) else { return Ok(()) };
-    remove_cgroups(&cgroup)
-}
-
-/// Where cgroups are mounted: once in version 2, by controllers in version 1.
-fn cgroup_hierarchies() -> Result<Vec<PathBuf>> {
-    let mut hierarchies = Vec::new();
-    for line in fs::read_to_string("/proc/self/mountinfo")?.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
-        let Some(mount) = left.split(' ').nth(4).filter(|_| right.starts_with("cgroup")) else { continue };
-        hierarchies.push(PathBuf::from(mount));
-    }
-    Ok(hierarchies)
-}
-
-fn make_cgroup(hierarchy: &Path, name: &str) -> Result<()> {
-    let dir = hierarchy.join(name);
-    fs::create_dir_all(&dir).with_context(|| format!("create the cgroup {}", dir.display()))?;
-    // In version 1, a cgroup without them takes no process.
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        if let Ok(all) = fs::read_to_string(hierarchy.join(file)) {
-            fs::write(dir.join(file), all.trim_end())?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes a cgroup, and those in it, from every hierarchy. What was in them may still be ending.
-fn remove_cgroups(name: &str) -> Result<()> {
-    let start = Instant::now();
-    for hierarchy in cgroup_hierarchies()? {
-        let dir = hierarchy.join(name);
-        while let Err(error) = remove_directories(&dir) {
-            if start.elapsed() > LIMIT {
-                return Err(error).with_context(|| format!("remove the cgroup {}", dir.display()));
-            }
-            sleep(Duration::from_millis(50));
-        }
-    }
-    Ok(())
-}
-
-/// Removes a tree of directories, whose files are the kernel's and go with them.
-fn remove_directories(dir: &Path) -> Result<()> {
-    for entry in crate::lab::entries(dir)?.iter().filter(|entry| entry.is_dir()) {
-        remove_directories(entry)?;
-    }
-    match fs::remove_dir(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
-    }
+    cgroups::remove(&cgroup)
 }
