@@ -21,7 +21,7 @@ pub(super) fn source(bed: &mut Bed) -> Result<String> {
     let mut requests = 0;
     for ipv6 in [false, true] {
         let own = client.address(ipv6)?;
-        let service = services::of_one(bed, "source", remote, ipv6)?;
+        let service = services::of_one(bed, "source", remote, ipv6, &netns)?;
         let targets = [(neighbour.address(ipv6)?, HTTP), (remote.address(ipv6)?, HTTP), (service, 80)];
         for (address, port) in targets {
             let answer = ask(&netns, SocketAddr::new(address, port))?;

@@ -19,7 +19,7 @@ use super::{
 pub(super) fn restart(bed: &mut Bed) -> Result<String> {
     let four = bed.four()?;
     let netns = || four[0][0].netns(bed.machine(&four[0][0].node)?);
-    let service = services::of_one(bed, "restart", &four[1][1], false)?;
+    let service = services::of_one(bed, "restart", &four[1][1], false, &netns()?)?;
     let targets = [
         SocketAddr::new(four[0][1].address(false)?, HTTP),
         SocketAddr::new(four[1][1].address(false)?, HTTP),

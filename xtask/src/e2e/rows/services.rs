@@ -37,15 +37,14 @@ fn cluster_address(service: &Value) -> Result<IpAddr> {
     service["spec"]["clusterIP"].as_str().context("the Service has no address")?.parse().context("its address")
 }
 
-/// A Service of one family, with one pod behind it, that answers; and its address.
-pub(super) fn of_one(bed: &Bed, name: &str, pod: &Pod, ipv6: bool) -> Result<IpAddr> {
+/// A Service of one family, with one pod behind it, that answers a client; and its address.
+pub(super) fn of_one(bed: &Bed, name: &str, pod: &Pod, ipv6: bool, client: &Netns) -> Result<IpAddr> {
     bed.kubectl().run(&["label", "--overwrite", "pod", &pod.name, &format!("one={name}")])?;
     let service = create(bed, name, &json!({ "one": name }), |spec| {
         spec["ipFamilies"] = json!([family(ipv6)]);
     })?;
     let address = cluster_address(&service)?;
-    let netns = pod.netns(bed.machine(&pod.node)?)?;
-    until_it_answers(&netns, SocketAddr::new(address, 80))?;
+    until_it_answers(client, SocketAddr::new(address, 80))?;
     Ok(address)
 }
 
@@ -96,7 +95,7 @@ pub(super) fn hairpin(bed: &mut Bed) -> Result<String> {
     let pod = &four[0][0];
     let netns = pod.netns(bed.machine(&pod.node)?)?;
     for ipv6 in [false, true] {
-        let address = of_one(bed, "itself", pod, ipv6)?;
+        let address = of_one(bed, "itself", pod, ipv6, &netns)?;
         for _ in 0..10 {
             let answer = ask(&netns, SocketAddr::new(address, 80))?;
             if answer.pod != pod.name {

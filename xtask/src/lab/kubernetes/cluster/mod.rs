@@ -166,9 +166,9 @@ pub fn directory(name: &str) -> PathBuf {
 /// Removes everything that a cluster of this name made, whoever made it and however far it came.
 pub fn clean(name: &str) -> Result<()> {
     let dir = directory(name);
-    for part in entries(&dir)? {
-        machine::end(&part)?;
-        end_all(&part)?;
+    for part in entries(&dir)?.iter().filter(|part| part.is_dir()) {
+        machine::end(part)?;
+        end_all(part)?;
     }
     underlay::remove(name)?;
     // Those of nodes went with them. To remove what is mounted would be to remove what is not ours.
