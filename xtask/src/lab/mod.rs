@@ -15,6 +15,7 @@ pub mod traffic;
 
 use std::{
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -155,7 +156,7 @@ pub fn clean(name: &str) -> Result<()> {
         }
     }
     match fs::remove_dir_all(&dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).with_context(|| format!("remove {}", dir.display()))
         }
         _ => Ok(()),
@@ -165,7 +166,8 @@ pub fn clean(name: &str) -> Result<()> {
 /// What is in a directory; nothing if it is not there.
 pub(crate) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     match fs::read_dir(dir) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        // Beside the nodes' directories there are files.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Vec::new()),
         Err(error) => Err(error).with_context(|| format!("list {}", dir.display())),
         Ok(entries) => Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).collect()),
     }

@@ -2,7 +2,7 @@ use std::{
     fs::{self, File},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -132,22 +132,21 @@ impl Node {
 
     /// As [`Node::start_daemon`], with further arguments.
     pub fn start_daemon_with(&self, nodes: &Path, arguments: &[&str]) -> Result<()> {
+        let nodes = nodes.to_str().context("the path of the nodes file is not UTF-8")?;
+        self.start_daemon_and_wait(&[&["--nodes", nodes], arguments].concat())
+    }
+
+    /// As [`Node::start_daemon`], with the nodes of the Kubernetes API that a kubeconfig leads to.
+    pub fn start_daemon_of_cluster(&self, kubeconfig: &Path) -> Result<()> {
+        let kubeconfig = kubeconfig.to_str().context("the path of the kubeconfig is not UTF-8")?;
+        self.start_daemon_and_wait(&["--kubeconfig", kubeconfig])
+    }
+
+    fn start_daemon_and_wait(&self, arguments: &[&str]) -> Result<()> {
         let ready = self.state_dir().join("node.json");
         let written = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
         let before = written(&ready);
-        let log = File::options().create(true).append(true).open(self.log())?;
-        let mut daemon = self.minicnid("run");
-        daemon
-            .arg("--nodes")
-            .arg(nodes)
-            .args(["--node-name", &self.name])
-            .args(arguments)
-            .env("XTABLES_LOCKFILE", self.xtables_lock())
-            .stdout(log.try_clone()?)
-            .stderr(log);
-        let mut daemon =
-            self.netns.run(|| daemon.spawn())?.with_context(|| format!("start minicnid on {}", self.name))?;
-        fs::write(self.pid_file(), daemon.id().to_string())?;
+        let mut daemon = self.spawn_daemon(arguments)?;
         let start = Instant::now();
         // Before it knows the node, a daemon tells no more than the datapath.
         let knows_node = || fs::read_to_string(&ready).is_ok_and(|facts| facts.contains("\"node\""));
@@ -160,6 +159,21 @@ impl Node {
             sleep(Duration::from_millis(5));
         }
         Ok(())
+    }
+
+    /// Starts the daemon, and does not wait for anything.
+    pub fn spawn_daemon(&self, arguments: &[&str]) -> Result<Child> {
+        let log = File::options().create(true).append(true).open(self.log())?;
+        let mut daemon = self.minicnid("run");
+        daemon
+            .args(["--node-name", &self.name])
+            .args(arguments)
+            .env("XTABLES_LOCKFILE", self.xtables_lock())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let daemon = self.netns.run(|| daemon.spawn())?.with_context(|| format!("start minicnid on {}", self.name))?;
+        fs::write(self.pid_file(), daemon.id().to_string())?;
+        Ok(daemon)
     }
 
     /// Ends the daemon as the system would.

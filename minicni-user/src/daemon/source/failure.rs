@@ -7,19 +7,19 @@ use super::api::causes;
 
 /// The HTTP status of a version that the server does not remember.
 const GONE: u16 = 410;
-/// What an answer without a status is.
-const NO_ANSWER: u16 = 0;
 
 /// A request that failed, or an answer that cannot be used.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Failure {
-    /// The server answered that it will not, with an HTTP status; or did not answer, with status 0.
+    /// The server answered that it will not.
     Refused {
         /// The HTTP status.
         code: u16,
-        /// What the server or the system says.
+        /// What the server says.
         message: String,
     },
+    /// There was no answer, or none that makes sense.
+    NoAnswer(String),
     /// It took too long.
     Slow(Duration),
     /// The server, at this URL, knows no node at all.
@@ -45,7 +45,7 @@ impl Failure {
             Self::Refused { code: 403, .. } => {
                 "the API server does not allow it: apply the ClusterRole and its binding to the ServiceAccount"
             }
-            Self::Refused { code: NO_ANSWER, .. } | Self::Slow(_) => {
+            Self::NoAnswer(_) | Self::Slow(_) => {
                 "look whether the API server runs and this host can reach it; where a Service's address is not reachable yet, \
                  name the server's own with --apiserver"
             }
@@ -59,7 +59,7 @@ impl From<kube::Error> for Failure {
     fn from(error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::Refused { code: status.code, message: status.message },
-            error => Self::Refused { code: NO_ANSWER, message: causes(&error) },
+            error => Self::NoAnswer(causes(&error)),
         }
     }
 }
@@ -67,7 +67,7 @@ impl From<kube::Error> for Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused { message, .. } => write!(f, "{message}")?,
+            Self::Refused { message, .. } | Self::NoAnswer(message) => write!(f, "{message}")?,
             Self::Slow(limit) => write!(f, "no answer within {} s", limit.as_secs())?,
             Self::Empty(server) => write!(f, "{server} knows no Node at all")?,
         }

@@ -87,3 +87,6 @@ impl Known {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
