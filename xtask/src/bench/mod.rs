@@ -3,6 +3,7 @@
 mod add;
 mod datapath;
 mod environment;
+mod scale;
 mod statistics;
 
 use anyhow::Result;
@@ -20,6 +21,8 @@ enum What {
     Add(add::Arguments),
     /// Round trips, streams, connections and CPU time of the datapath, beside what people run and what the kernel can at best
     Datapath(datapath::Arguments),
+    /// The daemon beside an API server with 5,000 nodes: start, events, memory, CPU time, and the API server's absence
+    Scale(scale::Arguments),
 }
 
 /// Measures and shows.
@@ -27,5 +30,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Add(arguments) => add::run(arguments),
         What::Datapath(arguments) => datapath::run(arguments),
+        What::Scale(arguments) => scale::run(arguments),
     }
 }

@@ -19,7 +19,7 @@ use crate::lab::{Families, Node};
 /// Where it listens.
 pub const PORT: u16 = 6443;
 /// Its directory, in that of its node.
-pub(in crate::lab) const DIRECTORY: &str = "apiserver";
+pub(crate) const DIRECTORY: &str = "apiserver";
 const ADMIN: &str = "admin";
 const ETCD: &str = "http://127.0.0.1:2379";
 const ETCD_PEERS: &str = "http://127.0.0.1:2380";

@@ -9,7 +9,7 @@ mod process;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-pub(super) use self::api_server::DIRECTORY;
+pub(crate) use self::api_server::DIRECTORY;
 pub use self::{
     api_server::{ApiServer, PORT},
     binaries::Component,
