@@ -28,7 +28,7 @@ const NOT_READY: Duration = Duration::from_secs(5);
 
 pub(super) struct Bed {
     pub(super) cluster: Cluster,
-    images: [PathBuf; 2],
+    images: Vec<PathBuf>,
     four: Option<Vec<[Pod; 2]>>,
 }
 
@@ -37,9 +37,10 @@ impl Bed {
     pub(super) fn start(name: &str, nodes: u8, step: impl Fn(&str)) -> Result<(Self, Outcome)> {
         let cluster = Cluster::start(name, nodes, &step)?;
         step("the images");
-        let images = images::write(&directory(name))?;
+        let mut images = images::write(&directory(name))?.to_vec();
+        images.push(install::image(&directory(name))?);
         let bed = Self { cluster, images, four: None };
-        bed.load_images()?;
+        bed.cluster.nodes.iter().try_for_each(|node| bed.prepare(node))?;
         step(READY);
         let start = Instant::now();
         // Without it, no other row can be looked at.
@@ -69,7 +70,7 @@ impl Bed {
             sleep(Duration::from_millis(500));
         }
         let start = Instant::now();
-        install::install(&self.cluster)?;
+        install::apply(&self.cluster)?;
         self.wait_for_ready()?;
         Ok(format!("NotReady before; Ready {:.1} s after the installation began", start.elapsed().as_secs_f64()))
     }
@@ -91,9 +92,21 @@ impl Bed {
         items(self.kubectl().get(&["nodes"])?)
     }
 
-    /// Loads the images on every node.
-    pub(super) fn load_images(&self) -> Result<()> {
-        self.images.iter().try_for_each(|archive| self.cluster.load(archive))
+    /// Gives a node what it would get from a registry and from its distribution.
+    pub(super) fn prepare(&self, node: &Machine) -> Result<()> {
+        self.images.iter().try_for_each(|archive| node.load_image(archive))?;
+        install::prepare(node)
+    }
+
+    /// Asks the daemon of a node.
+    pub(super) fn minicnid(&self, node: &Machine, arguments: &[&str]) -> Result<Value> {
+        let on_node = format!("spec.nodeName={}", node.name);
+        let selector = ["-n", install::NAMESPACE, "-l", "app.kubernetes.io/name=minicni", "--field-selector", &on_node];
+        let pods = items(self.kubectl().get(&[&["pods"], &selector[..]].concat())?)?;
+        let pod = pods.iter().find(|pod| is_ready(pod)).with_context(|| format!("{} has no daemon", node.name))?;
+        let name = pod["metadata"]["name"].as_str().context("a pod lacks a name")?;
+        let exec = ["-n", install::NAMESPACE, "exec", name, "--", "minicnid"];
+        serde_json::from_str(&self.kubectl().run(&[&exec, arguments].concat())?).context("minicnid printed no JSON")
     }
 
     /// The names of two nodes and of two pods on each of them: made by the first row that needs them.
@@ -140,7 +153,7 @@ impl Bed {
 
     /// What a person may type while the cluster is kept.
     pub(super) fn invitation(&self) -> String {
-        let nodes = self.cluster.nodes.iter().map(|node| format!("  {} minicnid status\n", node.prefix()));
+        let nodes = self.cluster.nodes.iter().map(|node| format!("  {} ip route\n", node.prefix()));
         format!(
             "Everything is still there. Look at it, for example:\n\n  {} get pods -A -o wide\n{}\n\
              Remove it with: cargo xtask e2e --clean",

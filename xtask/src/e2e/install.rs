@@ -1,65 +1,61 @@
-//! How minicni gets into the cluster.
+//! How minicni gets into the cluster: as users bring it there, by the image and the manifest.
 
-use std::{fs, path::Path, thread::sleep, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, Result};
 
-use super::{bed::wait, pods::plugin};
-use crate::lab::{
-    Programs,
-    kubernetes::cluster::{Cluster, Machine},
+use super::pods::plugin;
+use crate::{
+    command,
+    lab::kubernetes::{
+        Kubectl,
+        cluster::{Cluster, Machine},
+    },
 };
 
-const CONFLIST: &str = include_str!("../../../deploy/10-minicni.conflist");
+/// What users apply.
+const MANIFEST: &str = "deploy/minicni.yaml";
+pub(super) const NAMESPACE: &str = "kube-system";
+const DAEMON_SET: &str = "daemonset/minicni";
 
-/// Installs the plugin and starts the daemon on every node.
-pub(super) fn install(cluster: &Cluster) -> Result<()> {
-    install_on(cluster, &cluster.nodes)
+/// Builds the image of minicni.
+pub(super) fn image(dir: &Path) -> Result<PathBuf> {
+    let archive = dir.join("minicni.tar");
+    let mut image = Command::new(std::env::current_exe()?);
+    // Nothing but the table is to be on stdout.
+    image.arg("image").arg("--output").arg(&archive).stdout(Stdio::from(std::io::stderr()));
+    command::run(image.current_dir(command::root()))?;
+    Ok(archive)
 }
 
-/// The same on the node that came last.
-pub(super) fn install_on_last(cluster: &Cluster) -> Result<()> {
-    install_on(cluster, &cluster.nodes[cluster.nodes.len() - 1..])
+/// Puts the plugins of the CNI project on a node, as its distribution would.
+pub(super) fn prepare(node: &Machine) -> Result<()> {
+    for name in ["loopback", "portmap"] {
+        fs::copy(plugin(name), node.path("/opt/cni/bin").join(name)).with_context(|| format!("install {name}"))?;
+    }
+    Ok(())
 }
 
-/// Restarts the daemon of every node, one after the other.
+/// Has the API server look at the manifest, and applies it.
+pub(super) fn apply(cluster: &Cluster) -> Result<()> {
+    let manifest = command::root().join(MANIFEST);
+    let manifest = manifest.to_str().context("the path of the manifest is no text")?;
+    cluster.kubectl.run(&["apply", "--validate=true", "--dry-run=server", "-f", manifest])?;
+    cluster.kubectl.run(&["apply", "-f", manifest])?;
+    wait(&cluster.kubectl)
+}
+
+/// Restarts the daemons as an upgrade does it.
 pub(super) fn restart(cluster: &Cluster) -> Result<()> {
-    let programs = Programs::beside_us()?;
-    for node in &cluster.nodes {
-        node.kill_daemon("minicnid")?;
-        start_daemon(node, &programs, cluster.kubectl.kubeconfig())?;
-        sleep(Duration::from_secs(5));
-    }
-    Ok(())
+    cluster.kubectl.run(&["-n", NAMESPACE, "rollout", "restart", DAEMON_SET])?;
+    wait(&cluster.kubectl)
 }
 
-fn install_on(cluster: &Cluster, nodes: &[Machine]) -> Result<()> {
-    let programs = Programs::beside_us()?;
-    for node in nodes {
-        start_daemon(node, &programs, cluster.kubectl.kubeconfig())?;
-    }
-    for node in nodes {
-        wait(&format!("the daemon of {} knows its node", node.name), || {
-            let facts = fs::read_to_string(node.path("/run/minicni/node.json")).unwrap_or_default();
-            Ok(facts.contains("\"node\"").then_some(()))
-        })?;
-        let bin = node.path("/opt/cni/bin");
-        fs::copy(&programs.minicni, bin.join("minicni")).context("install the plugin")?;
-        for name in ["loopback", "portmap"] {
-            fs::copy(plugin(name), bin.join(name)).with_context(|| format!("install {name}"))?;
-        }
-        let conf = node.path("/etc/cni/net.d");
-        let mut conflist: serde_json::Value = serde_json::from_str(CONFLIST)?;
-        let portmap = serde_json::json!({ "type": "portmap", "capabilities": { "portMappings": true } });
-        conflist["plugins"].as_array_mut().context("a conflist has plugins")?.push(portmap);
-        fs::write(conf.join(".10-minicni.tmp"), conflist.to_string())?;
-        fs::rename(conf.join(".10-minicni.tmp"), conf.join("10-minicni.conflist"))?;
-    }
-    Ok(())
-}
-
-/// Starts the daemon of a node.
-pub(super) fn start_daemon(node: &Machine, programs: &Programs, kubeconfig: &Path) -> Result<()> {
-    let arguments = ["run", "--kubeconfig", &kubeconfig.display().to_string(), "--node-name", &node.name];
-    node.start_daemon("minicnid", &programs.minicnid, &arguments.map(str::to_owned))
+/// Waits until every node has a daemon that is ready.
+pub(super) fn wait(kubectl: &Kubectl) -> Result<()> {
+    kubectl.run(&["-n", NAMESPACE, "rollout", "status", DAEMON_SET, "--timeout=180s"]).map(drop)
 }

@@ -16,7 +16,7 @@ const AT_A_TIME: usize = 20;
 
 pub(super) fn look(bed: &mut Bed) -> Result<String> {
     let node = &bed.cluster.nodes[0];
-    let before = leftovers(node)?;
+    let before = leftovers(bed, node)?;
     for batch in 0..PODS / AT_A_TIME {
         for number in 0..AT_A_TIME {
             let name = format!("churn{}", batch * AT_A_TIME + number);
@@ -26,7 +26,7 @@ pub(super) fn look(bed: &mut Bed) -> Result<String> {
         // The object goes at once; kubelet ends the containers all the same.
         bed.kubectl().run(&["delete", "pods", "-l", "app=churn", "--force", "--grace-period=0"])?;
     }
-    until_nothing_is_left(node, &before)?;
+    until_nothing_is_left(bed, node, &before)?;
     Ok(format!("{PODS} pods were Ready; no device, route or lease of them is left"))
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Leftovers {
 }
 
 /// What there is on a node now.
-pub(super) fn leftovers(node: &Machine) -> Result<Leftovers> {
+pub(super) fn leftovers(bed: &Bed, node: &Machine) -> Result<Leftovers> {
     let names = |arguments: &[&str], key: &str| -> Result<BTreeSet<String>> {
         let found: Vec<Value> = serde_json::from_str(&node.run("ip", arguments)?)?;
         Ok(found.iter().filter_map(|found| Some(found[key].as_str()?.to_owned())).collect())
@@ -47,19 +47,17 @@ pub(super) fn leftovers(node: &Machine) -> Result<Leftovers> {
     let devices = names(&["-json", "link"], "ifname")?;
     let mut routes = names(&["-json", "-4", "route", "show", "proto", "110"], "dst")?;
     routes.extend(names(&["-json", "-6", "route", "show", "proto", "110"], "dst")?);
-    let program = crate::lab::Programs::beside_us()?.minicnid;
-    let program = program.to_str().context("the path of minicnid is no text")?;
-    let list: Vec<Value> = serde_json::from_str(&node.run(program, &["ipam", "list", "--json"])?)?;
+    let list: Vec<Value> = serde_json::from_value(bed.minicnid(node, &["ipam", "list", "--json"])?)?;
     let leases = list.iter().filter(|lease| lease["state"] != "cooling");
     let leases = leases.filter_map(|lease| Some(lease["address"].as_str()?.to_owned()));
     Ok(Leftovers { devices, routes, leases: leases.collect() })
 }
 
 /// Waits until there is no more than before.
-pub(super) fn until_nothing_is_left(node: &Machine, before: &Leftovers) -> Result<()> {
+pub(super) fn until_nothing_is_left(bed: &Bed, node: &Machine, before: &Leftovers) -> Result<()> {
     let mut now = None;
     wait("nothing is left of the pods", || {
-        let found = leftovers(node)?;
+        let found = leftovers(bed, node)?;
         let same = found == *before;
         now = Some(found);
         Ok(same.then_some(()))

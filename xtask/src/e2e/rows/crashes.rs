@@ -38,7 +38,7 @@ pub(super) fn containerd(bed: &mut Bed) -> Result<String> {
     const PODS: usize = 10;
     let four = bed.four()?;
     let node = &bed.cluster.nodes[0];
-    let before = churn::leftovers(node)?;
+    let before = churn::leftovers(bed, node)?;
     let from = four[0][0].netns(node)?;
     let stream = Stream::start(from, SocketAddr::new(four[0][1].address(false)?, HTTP));
     let create = |from: usize, to: usize| {
@@ -58,7 +58,7 @@ pub(super) fn containerd(bed: &mut Bed) -> Result<String> {
     node.kill_daemon("containerd")?;
     bed.cluster.start_containerd(node)?;
     Pod::wait_for(bed.kubectl(), "crash", 0)?;
-    churn::until_nothing_is_left(node, &before)?;
+    churn::until_nothing_is_left(bed, node, &before)?;
     let answered = stream.finish()?;
     Ok(format!("{PODS} pods, containerd killed twice; {answered} of {answered} requests of others meanwhile"))
 }

@@ -91,9 +91,9 @@ pub(super) fn delete(bed: &mut Bed) -> Result<String> {
 pub(super) fn add(bed: &mut Bed) -> Result<String> {
     let number = u8::try_from(bed.cluster.nodes.len())? + 1;
     bed.cluster.add_node(number)?;
-    bed.load_images()?;
-    install::install_on_last(&bed.cluster)?;
+    bed.prepare(bed.cluster.nodes.last().context("a node was added")?)?;
     bed.wait_for_ready()?;
+    install::wait(bed.kubectl())?;
     let here = bed.cluster.nodes[0].name.clone();
     let last = last_node(bed)?;
     for (name, node) in [("old", &here), ("new", &last)] {

@@ -128,6 +128,12 @@ impl Machine {
         self.run("sh", &["-c", script, pid.trim()]).map(drop)
     }
 
+    /// Loads the archive of an image.
+    pub fn load_image(&self, archive: &Path) -> Result<()> {
+        let archive = archive.to_str().context("the path of an image is no text")?;
+        self.run("ctr", &["--namespace", "k8s.io", "images", "import", archive]).map(drop)
+    }
+
     /// Where the log of a program is.
     pub fn log(&self, name: &str) -> PathBuf {
         self.dir.join("log").join(format!("{name}.log"))

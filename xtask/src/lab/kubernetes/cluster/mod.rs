@@ -124,11 +124,6 @@ impl Cluster {
         NodeAgents::start_containerd(node)
     }
 
-    /// Loads the archive of an image on every node.
-    pub fn load(&self, image: &Path) -> Result<()> {
-        self.nodes.iter().try_for_each(|node| NodeAgents::load(node, image))
-    }
-
     /// The namespace of a host that is outside of the cluster and knows no pod network.
     pub fn outside(&self) -> Result<Netns> {
         Ok(Netns::open(self.underlay.path(Place::Outside))?)

@@ -121,9 +121,4 @@ impl NodeAgents {
         let arguments: Vec<_> = arguments.iter().map(|(name, value)| format!("--{name}={value}")).collect();
         node.start_daemon(component.program(), &self.binaries.path(component), &arguments)
     }
-
-    /// Loads the archive of an image.
-    pub(super) fn load(node: &Machine, image: &Path) -> Result<()> {
-        node.run("ctr", &["--namespace", "k8s.io", "images", "import", &image.display().to_string()]).map(drop)
-    }
 }
