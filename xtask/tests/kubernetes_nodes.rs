@@ -251,6 +251,7 @@ fn an_api_server_that_is_killed_and_comes_back_changes_no_route_and_a_deletion_m
     cluster.block(false);
     eventually(LATER, "the route to node3 is gone", || cluster.routes() == [TO_NODE1]);
     assert_eq!(route_changes(&cluster.log()), changes + 1);
+    assert_eq!(cluster.events("NodesUnreadable"), [""; 0], "the API server need not be told that it was away");
 }
 
 #[test]

@@ -149,7 +149,9 @@ impl Source {
     /// Tells the cluster how this node is, once the nodes are known.
     pub(super) fn tell(&self, health: Option<Health>, problems: &Problems) {
         if let Self::Api(source) = self {
-            source.reporter.tell(health, problems.all());
+            // The API server need not be told by every node that it was away.
+            let told = problems.all().iter().filter(|problem| problem.reason != Reason::NodesUnreadable);
+            source.reporter.tell(health, told.cloned().collect());
         }
     }
 }

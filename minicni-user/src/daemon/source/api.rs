@@ -89,7 +89,7 @@ impl Api {
             }
             hosts.extend(config.cluster_url.host().map(bare));
         }
-        let server = config.cluster_url.to_string();
+        let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let client = Client::try_from(config)
             .map_err(|error| ApiError::Client { server: server.clone(), reason: causes(&error) })?;
         Ok(Self { client, server, hosts })

@@ -59,6 +59,7 @@ impl From<kube::Error> for Failure {
     fn from(error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::Refused { code: status.code, message: status.message },
+            kube::Error::Service(source) => Self::NoAnswer(causes(source.as_ref())),
             error => Self::NoAnswer(causes(&error)),
         }
     }

@@ -77,11 +77,11 @@ impl Reporter {
     }
 
     /// What there is to be told from now on.
-    pub(super) fn tell(&self, health: Option<Health>, problems: &[Problem]) {
+    pub(super) fn tell(&self, health: Option<Health>, problems: Vec<Problem>) {
         self.wanted.send_if_modified(|wanted| {
             let modified = wanted.health != health || wanted.problems != problems;
             if modified {
-                *wanted = Wanted { health, problems: problems.to_vec() };
+                *wanted = Wanted { health, problems };
             }
             modified
         });
