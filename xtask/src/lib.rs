@@ -1,4 +1,4 @@
-//! Everything a person or CI runs: build-ebpf, demo, test, conformance, bench, image.
+//! Everything a person or CI runs: build-ebpf, demo, test, conformance, e2e, bench, image.
 //!
 //! The library holds what the subcommands and the tests in `tests/` share: above all the [`lab`], which makes nodes
 //! and pods out of namespaces.
@@ -9,6 +9,7 @@ pub mod command;
 pub mod conformance;
 pub mod debian;
 pub mod demo;
+pub mod e2e;
 pub mod ebpf;
 pub mod image;
 pub mod lab;

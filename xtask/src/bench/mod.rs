@@ -8,6 +8,7 @@ mod html;
 mod judged;
 mod output;
 mod plot;
+mod scale;
 mod services;
 mod statistics;
 
@@ -28,6 +29,8 @@ enum What {
     Datapath(datapath::Arguments),
     /// Round trips and connections on a node with up to 5,000 of kube-proxy's services
     Services(services::Arguments),
+    /// The daemon beside an API server with 5,000 nodes: start, events, memory, CPU time, and the API server's absence
+    Scale(scale::Arguments),
     /// All of it, with one table of verdicts and a page to look at
     All(all::Arguments),
 }
@@ -38,6 +41,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         What::Add(arguments) => add::run(arguments),
         What::Datapath(arguments) => datapath::run(arguments),
         What::Services(arguments) => services::run(arguments),
+        What::Scale(arguments) => scale::run(arguments),
         What::All(arguments) => all::run(arguments),
     }
 }

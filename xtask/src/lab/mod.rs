@@ -3,7 +3,9 @@
 //! A lab has a name. Everything it makes bears it (namespaces `/run/netns/<lab>-…`, files below `/run/<lab>/`), so that
 //! a run that was killed is cleaned up by the next one.
 
+mod cgroups;
 mod families;
+mod first_process;
 pub mod kubernetes;
 mod node;
 mod pod;
@@ -146,14 +148,14 @@ pub fn need_root() -> Result<()> {
     Ok(())
 }
 
-const NETNS_DIR: &str = "/run/netns";
+pub(crate) const NETNS_DIR: &str = "/run/netns";
 
 /// Where the files of a lab are.
 pub fn directory(lab: &str) -> PathBuf {
     Path::new("/run").join(lab)
 }
 
-fn netns_path(name: &str) -> PathBuf {
+pub(crate) fn netns_path(name: &str) -> PathBuf {
     Path::new(NETNS_DIR).join(name)
 }
 
@@ -181,7 +183,8 @@ pub fn clean(name: &str) -> Result<()> {
     }
 }
 
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+/// What is in a directory; nothing if it is not there.
+pub(crate) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     match fs::read_dir(dir) {
         // Beside the nodes' directories there are files.
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Vec::new()),

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use minicni::link::Netns;
 
 use super::{
-    Authority, Component, Identity, Kubectl, Process, SERVICE_ADDRESS, SERVICE_CIDR,
+    Authority, Component, Identity, Kubectl, Process, SERVICE_ADDRESSES, SERVICE_CIDRS,
     binaries::{self, Binaries},
 };
 use crate::lab::{Families, Node};
@@ -19,7 +19,7 @@ use crate::lab::{Families, Node};
 /// Where it listens.
 pub const PORT: u16 = 6443;
 /// Its directory, in that of its node.
-pub(in crate::lab) const DIRECTORY: &str = "apiserver";
+pub(crate) const DIRECTORY: &str = "apiserver";
 const ADMIN: &str = "admin";
 const ETCD: &str = "http://127.0.0.1:2379";
 const ETCD_PEERS: &str = "http://127.0.0.1:2380";
@@ -65,8 +65,12 @@ impl ApiServer {
         fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
         let authority = Authority::create(&dir.join("pki"))?;
         let address = *addresses.first().context("an API server needs an address")?;
-        let local: [IpAddr; 3] =
-            [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into(), SERVICE_ADDRESS.parse().context("an address")?];
+        let local: [IpAddr; 4] = [
+            Ipv4Addr::LOCALHOST.into(),
+            Ipv6Addr::LOCALHOST.into(),
+            SERVICE_ADDRESSES.0.into(),
+            SERVICE_ADDRESSES.1.into(),
+        ];
         let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
         authority.server("apiserver", &[addresses, &local].concat(), &names)?;
         authority.client("kubelet-client", &Identity::admin())?;
@@ -119,14 +123,15 @@ impl ApiServer {
     /// Starts the API server again, and waits until it is ready.
     pub fn start_again(&mut self) -> Result<()> {
         let pki = |file: &str| self.authority.path(file).display().to_string();
-        let (listen, advertise) = match self.address {
-            IpAddr::V4(address) => ("0.0.0.0", address.to_string()),
-            IpAddr::V6(address) => ("::", address.to_string()),
+        // The first network of Services is to be of the family of the server's own address.
+        let services = match self.address {
+            IpAddr::V4(_) => format!("{},{}", SERVICE_CIDRS.0, SERVICE_CIDRS.1),
+            IpAddr::V6(_) => format!("{},{}", SERVICE_CIDRS.1, SERVICE_CIDRS.0),
         };
         let arguments = [
             ("etcd-servers", ETCD.to_owned()),
-            ("bind-address", listen.to_owned()),
-            ("advertise-address", advertise),
+            ("bind-address", "::".to_owned()),
+            ("advertise-address", self.address.to_string()),
             ("secure-port", PORT.to_string()),
             ("cert-dir", self.dir.join("serving").display().to_string()),
             ("tls-cert-file", pki("apiserver.crt")),
@@ -138,7 +143,7 @@ impl ApiServer {
             ("service-account-issuer", "https://kubernetes.default.svc".to_owned()),
             ("service-account-key-file", pki("sa.pub")),
             ("service-account-signing-key-file", pki("sa.key")),
-            ("service-cluster-ip-range", SERVICE_CIDR.to_owned()),
+            ("service-cluster-ip-range", services),
             ("authorization-mode", "Node,RBAC".to_owned()),
             ("enable-admission-plugins", "NodeRestriction".to_owned()),
             // Without it, nodes keep one pod CIDR.

@@ -3,10 +3,13 @@
 mod api_server;
 pub mod binaries;
 mod certificates;
+pub mod cluster;
 mod kubectl;
 mod process;
 
-pub(super) use self::api_server::DIRECTORY;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+pub(crate) use self::api_server::DIRECTORY;
 pub use self::{
     api_server::{ApiServer, PORT},
     binaries::Component,
@@ -17,7 +20,8 @@ pub use self::{
 
 /// The version of Kubernetes, that of Debian 12.
 pub const VERSION: &str = "1.20.2";
-/// The addresses of Services.
-pub const SERVICE_CIDR: &str = "10.96.0.0/16";
-/// The address of the API server's own Service: the first of them.
-pub const SERVICE_ADDRESS: &str = "10.96.0.1";
+/// The networks of Services, of both families.
+pub const SERVICE_CIDRS: (&str, &str) = ("10.96.0.0/16", "fd96::/112");
+/// The addresses of the API server's own Service: the first of each network.
+const SERVICE_ADDRESSES: (Ipv4Addr, Ipv6Addr) =
+    (Ipv4Addr::new(10, 96, 0, 1), Ipv6Addr::new(0xfd96, 0, 0, 0, 0, 0, 0, 1));

@@ -18,6 +18,11 @@ pub const NAME: &str = "localhost/busybox:1";
 /// Writes the image as a docker archive of one layer, which every runtime reads. It has what busybox can do, and a
 /// directory `/www`.
 pub fn write(archive: &Path) -> Result<()> {
+    write_with(archive, NAME, &["sh"])
+}
+
+/// As [`write`], with another name and command.
+pub fn write_with(archive: &Path, name: &str, command_line: &[&str]) -> Result<()> {
     let work = archive.with_extension("work");
     let root = work.join("root");
     for dir in ["bin", "etc", "proc", "sys", "dev", "tmp", "www"] {
@@ -42,11 +47,11 @@ pub fn write(archive: &Path) -> Result<()> {
     let config = json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
         "os": "linux",
-        "config": { "Env": ["PATH=/bin"], "Cmd": ["sh"] },
+        "config": { "Env": ["PATH=/bin"], "Cmd": command_line },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer}")] },
     });
     fs::write(work.join("config.json"), config.to_string())?;
-    let manifest = json!([{ "Config": "config.json", "RepoTags": [NAME], "Layers": ["layer.tar"] }]);
+    let manifest = json!([{ "Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"] }]);
     fs::write(work.join("manifest.json"), manifest.to_string())?;
     tar(&work, archive, &["manifest.json", "config.json", "layer.tar"])?;
     Ok(fs::remove_dir_all(work)?)

@@ -7,7 +7,6 @@ pub mod image;
 
 use std::{
     fs::{self, File},
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
     thread::sleep,
@@ -15,20 +14,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use nix::{
-    sys::{
-        signal::{Signal, kill},
-        wait::{WaitPidFlag, waitpid},
-    },
-    unistd::Pid,
-};
 use serde_json::Value;
 
-use super::{Node, Programs};
+use super::{Node, Programs, cgroups, first_process::FirstProcess};
 
 /// The directory of a host, in that of its node.
 const DIRECTORY: &str = "host";
-/// How long a host may take to start or to end.
+/// How long a host may take to start.
 const LIMIT: Duration = Duration::from_secs(10);
 const SETUP: &str = include_str!("setup.sh");
 /// Where Debian has the plugins of the CNI project.
@@ -39,7 +31,7 @@ pub const PLUGINS: &str = "/usr/lib/cni";
 pub struct Host {
     dir: PathBuf,
     cgroup: String,
-    init: Init,
+    init: FirstProcess,
 }
 
 impl Host {
@@ -72,7 +64,7 @@ impl Host {
             }
             sleep(Duration::from_millis(2));
         }
-        let init = Init::of(&dir)?.context("a host that is ready has a first process")?;
+        let init = FirstProcess::of(&dir)?.context("a host that is ready has a first process")?;
         Ok(Self { cgroup: cgroup(of_node), dir, init })
     }
 
@@ -113,80 +105,15 @@ impl Host {
     }
 }
 
-/// A host's first process.
-#[derive(Debug)]
-struct Init {
-    pid: i32,
-    /// `unshare`, which waits for it.
-    parent: i32,
-    /// The number of its PID namespace.
-    namespace: u64,
-}
-
-impl Init {
-    /// As `setup.sh` wrote it down, if it came so far.
-    fn of(host: &Path) -> Result<Option<Self>> {
-        let file = host.join("pid");
-        let Ok(text) = fs::read_to_string(&file) else { return Ok(None) };
-        let mut words = text.split_whitespace();
-        let mut init = || Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?.parse().ok()?));
-        let (pid, parent, namespace) = init().with_context(|| format!("{} says {text:?}", file.display()))?;
-        Ok(Some(Self { pid, parent, namespace }))
-    }
-
-    fn is_alive(&self) -> bool {
-        fs::metadata(format!("/proc/{}/ns/pid", self.pid)).is_ok_and(|namespace| namespace.ino() == self.namespace)
-    }
-}
-
 /// Ends everything that runs on the host of a node, if it has one, and removes its cgroups.
 pub(super) fn end(node: &Path) -> Result<()> {
-    let Some(init) = Init::of(&node.join(DIRECTORY))? else { return Ok(()) };
-    if init.is_alive() {
-        kill(Pid::from_raw(init.pid), Signal::SIGKILL)?;
-    }
-    let start = Instant::now();
-    // The kernel takes a first process away when everything in its namespace has ended.
-    while init.is_alive() {
-        if start.elapsed() > LIMIT {
-            bail!("process {} does not end", init.pid);
-        }
-        sleep(Duration::from_millis(5));
-    }
-    // Where it is our child, it has to be waited for.
-    while start.elapsed() < LIMIT
-        && waitpid(Pid::from_raw(init.parent), Some(WaitPidFlag::WNOHANG))
-            .is_ok_and(|status| status == nix::sys::wait::WaitStatus::StillAlive)
-    {
-        sleep(Duration::from_millis(1));
-    }
-    remove_cgroups(&cgroup(node))
+    let Some(init) = FirstProcess::of(&node.join(DIRECTORY))? else { return Ok(()) };
+    init.end()?;
+    cgroups::remove(&cgroup(node))
 }
 
 /// The name of the cgroup of a node, which is that of its network namespace.
 fn cgroup(node: &Path) -> String {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     format!("{}-{}", node.parent().map(name).unwrap_or_default(), name(node))
-}
-
-/// Removes a cgroup from every hierarchy that is mounted: one in version 2, many in version 1.
-fn remove_cgroups(name: &str) -> Result<()> {
-    for line in fs::read_to_string("/proc/self/mountinfo")?.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
-        let Some(mount) = left.split(' ').nth(4).filter(|_| right.starts_with("cgroup")) else { continue };
-        let dir = Path::new(mount).join(name);
-        remove_directories(&dir).with_context(|| format!("remove the cgroup {}", dir.display()))?;
-    }
-    Ok(())
-}
-
-/// Removes a tree of directories, whose files are the kernel's and go with them.
-fn remove_directories(dir: &Path) -> Result<()> {
-    for entry in super::entries(dir)?.iter().filter(|entry| entry.is_dir()) {
-        remove_directories(entry)?;
-    }
-    match fs::remove_dir(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
-    }
 }
