@@ -6,7 +6,7 @@
 use core::mem::offset_of;
 
 use aya_ebpf::programs::TcContext;
-use minicni_common::{Direction, Flow, FlowState, Reason, names::REDIRECTED_TAG};
+use minicni_common::{Direction, Flow, FlowState, Reason, names::REDIRECTED_TAG, tag};
 
 use crate::{exit::Exit, header::Header, maps, parse::Packet};
 
@@ -152,6 +152,20 @@ pub fn void(flow: *const Flow, direction: &Direction, ifindex: u32, now: u64) ->
                 || lost(direction, age))
 }
 
+/// Whether what was noted of the other direction is too old for a direction that begins now. While nothing of a flow is noted
+/// nobody looks out for its twins: [`is_watched`](crate::sketch::is_watched).
+#[inline(always)]
+pub fn forgotten(direction: &Direction, other: &Direction, now: u64) -> bool {
+    direction.noted == 0 && other.noted != 0 && now.wrapping_sub(other.noted_at) > maps::idle()
+}
+
+/// Whether noting this direction is of no use for now: a window of packets was noted, and none of them proven. It is
+/// translated or dropped, or leaves where nobody looks. After the grace time it is void, and tried again.
+#[inline(always)]
+pub fn rests(direction: &Direction, now: u64) -> bool {
+    direction.noted >= WINDOW && direction.proofs == 0 && now.wrapping_sub(direction.noted_at) <= maps::grace()
+}
+
 /// Whether the interface at which this direction entered was withdrawn since.
 #[inline(always)]
 pub fn gone(direction: &Direction) -> bool {
@@ -163,6 +177,7 @@ pub fn gone(direction: &Direction) -> bool {
 pub fn note<H: Header>(
     ctx: &TcContext,
     packet: &Packet<H>,
+    hash: u64,
     direction: &mut Direction,
     ifindex: u32,
     now: u64,
@@ -183,7 +198,7 @@ pub fn note<H: Header>(
         direction.noted_at = now;
     }
     direction.noted += 1;
-    let tag = H::tag(&packet.key, packet.direction);
+    let tag = tag(hash, packet.direction);
     if let Some(note) = noted::<H>(tag) {
         *note = H::note(packet);
         set_tag(ctx, tag);

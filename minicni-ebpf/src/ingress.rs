@@ -17,7 +17,7 @@ use crate::{
     ipv6::Ipv6,
     maps,
     parse::{self, FIN, Frame, Other, Packet, RST, SYN},
-    stack,
+    sketch, stack,
 };
 
 #[inline(always)]
@@ -143,13 +143,17 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: Option<*mut Flow>
         }
         return stack(Reason::TcpControl);
     }
+    let hash = H::hash(&packet.key);
     let Some(flow) = flow else {
+        if !sketch::is_due(hash) {
+            return stack(Reason::Learning);
+        }
         // The map makes room by itself; it fails only when another CPU was first, which is as good.
         if H::flows().insert(packet.key, &flow::UNSEEN, u64::from(BPF_NOEXIST)).is_ok()
             && let Some(flow) = H::flows().get_ptr_mut(packet.key)
         {
             flow::begin(flow);
-            flow::note(ctx, packet, flow::direction(flow, packet.direction), ifindex, now, false);
+            flow::note(ctx, packet, hash, flow::direction(flow, packet.direction), ifindex, now, false);
         }
         return stack(Reason::Learning);
     };
@@ -159,11 +163,17 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: Option<*mut Flow>
     }
     let there = flow::direction(flow, packet.direction);
     let back: &Direction = flow::direction(flow, packet.direction ^ 1);
-    let stale = flow::void(flow, there, ifindex, now) || flow::gone(back);
+    if flow::rests(there, now) {
+        return stack(Reason::Learning);
+    }
+    let stale = flow::void(flow, there, ifindex, now) || flow::gone(back) || flow::forgotten(there, back, now);
     if stale {
         flow::reset(flow);
     }
-    flow::note(ctx, packet, there, ifindex, now, before == flow::PROMOTED && !stale);
+    flow::note(ctx, packet, hash, there, ifindex, now, before == flow::PROMOTED && !stale);
+    if there.proofs | back.proofs != 0 {
+        sketch::watch(hash, now);
+    }
     if before != flow::PROMOTED {
         return stack(Reason::Learning);
     }

@@ -106,8 +106,8 @@ impl Header for Ipv4 {
     }
 
     #[inline(always)]
-    fn tag(key: &FlowKey4, direction: u32) -> u16 {
-        key.tag(direction)
+    fn hash(key: &FlowKey4) -> u64 {
+        key.hash()
     }
 
     #[inline(always)]
