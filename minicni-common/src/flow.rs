@@ -44,11 +44,16 @@ impl FlowKey4 {
     /// loads them from the packet, ports in host byte order.
     #[must_use]
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "an end is made of an address and a port")]
     pub const fn new(source: (u32, u16), destination: (u32, u16), protocol: u8) -> (Self, u32) {
-        let swapped = end(source.0 as u64, source.1) > end(destination.0 as u64, destination.1);
-        let (first, second) = if swapped { (destination, source) } else { (source, destination) };
-        let addresses = [first.0.to_ne_bytes(), second.0.to_ne_bytes()];
-        (Self { addresses, ports: [first.1, second.1], protocol: protocol as u32 }, swapped as u32)
+        let (source, destination) = (end(source.0, source.1), end(destination.0, destination.1));
+        // Without a branch, which would be mispredicted again and again where packets go both ways by turns. Both are shorter
+        // than a word, so the difference has its first bit set if the source is greater.
+        let swapped = destination.wrapping_sub(source) >> (u64::BITS - 1);
+        let difference = (source ^ destination) & swapped.wrapping_neg();
+        let (first, second) = (source ^ difference, destination ^ difference);
+        let addresses = [((first >> 16) as u32).to_ne_bytes(), ((second >> 16) as u32).to_ne_bytes()];
+        (Self { addresses, ports: [first as u16, second as u16], protocol: protocol as u32 }, swapped as u32)
     }
 
     /// For [`tag`] and [`Bucket`]. The upper half depends on all of the key.
@@ -82,8 +87,8 @@ impl FlowKey6 {
 
 /// The order of the two ends in an IPv4 key.
 #[inline(always)]
-const fn end(address: u64, port: u16) -> u64 {
-    address << 16 | port as u64
+const fn end(address: u32, port: u16) -> u64 {
+    (address as u64) << 16 | port as u64
 }
 
 /// An IPv6 address as one word that depends on all of its bits.

@@ -51,34 +51,42 @@ pub fn direction<'a>(flow: *mut Flow, index: u32) -> &'a mut Direction {
     unsafe { &mut *(&raw mut (*flow).directions).cast::<Direction>().add(index as usize & 1) }
 }
 
-const _: () = assert!(offset_of!(Direction, exit).is_multiple_of(align_of::<u32>()));
+const _: () = assert!(offset_of!(Direction, exit).is_multiple_of(align_of::<u64>()));
 
-/// Of a direction to a pod: the Ethernet addresses that the stack wrote, as [`Frame`](crate::parse::Frame) has them.
+/// How a direction leaves the host, in as few words as there are.
 #[inline(always)]
-pub fn ethernet(direction: &Direction) -> &[u16; 6] {
-    // SAFETY: the field is longer and, as asserted, aligned.
-    unsafe { &*(&raw const direction.exit).cast() }
+pub fn exit(direction: &Direction) -> [u64; 2] {
+    // SAFETY: the field is as long and, as asserted, aligned.
+    unsafe { (&raw const direction.exit).cast::<[u64; 2]>().read() }
 }
 
-/// Of a direction to a neighbour: the neighbour's address.
+/// Of an exit to a pod: the Ethernet addresses that the stack wrote, as [`Frame`](crate::parse::Frame) has them.
 #[inline(always)]
-pub fn next_hop(direction: &Direction) -> &[u32; 4] {
-    // SAFETY: the field is as long and, as asserted, aligned.
-    unsafe { &*(&raw const direction.exit).cast() }
+pub fn ethernet(exit: [u64; 2]) -> [u16; 6] {
+    // SAFETY: both are sixteen bytes in which any bit pattern is valid.
+    let [one, two, three, four, five, six, ..]: [u16; 8] = unsafe { core::mem::transmute(exit) };
+    [one, two, three, four, five, six]
+}
+
+/// Of an exit to a neighbour: the neighbour's address.
+#[inline(always)]
+pub fn next_hop(exit: [u64; 2]) -> [u32; 4] {
+    // SAFETY: both are sixteen bytes in which any bit pattern is valid.
+    unsafe { core::mem::transmute(exit) }
 }
 
 /// Remembers how a direction leaves the host.
 #[inline(always)]
 pub fn set_exit(direction: &mut Direction, exit: &Exit) {
     direction.next_hop_family = exit.family;
-    // SAFETY: as in `next_hop`.
+    // SAFETY: as in `exit`.
     unsafe { (&raw mut direction.exit).cast::<[u32; 4]>().write(exit.words) };
 }
 
 /// Whether a direction is remembered to leave the host so.
 #[inline(always)]
 pub fn leaves_by(direction: &Direction, exit: &Exit) -> bool {
-    let ([one, two, three, four], words) = (*next_hop(direction), exit.words);
+    let ([one, two, three, four], words) = (next_hop(self::exit(direction)), exit.words);
     // By words, because a comparison of bytes becomes a call.
     direction.next_hop_family == exit.family
         && one == words[0]
