@@ -56,7 +56,7 @@ const fn tool(program: &'static str, package: &'static str, purpose: &'static st
 }
 
 /// Test modules that need root, by the beginning of their names.
-const PRIVILEGED: [&str; 2] = ["link::", "daemon::tests::"];
+const PRIVILEGED: [&str; 3] = ["link::", "daemon::tests::", "daemon::firewall::table::"];
 
 /// Builds and runs the tests.
 pub fn run(arguments: &Arguments) -> Result<()> {

@@ -4,6 +4,7 @@ use std::{
     io::{self, Write as _},
     panic::catch_unwind,
     process::ExitCode,
+    time::Instant,
 };
 
 use minicni::{
@@ -12,8 +13,9 @@ use minicni::{
 };
 
 fn main() -> ExitCode {
+    let plugin = Minicni { started: Instant::now() };
     let lookup = |name: &str| std::env::var(name).ok();
-    let run = || cni::run(&Minicni, lookup, io::stdin(), &mut io::stdout(), &mut io::stderr());
+    let run = || cni::run(&plugin, lookup, io::stdin(), &mut io::stdout(), &mut io::stderr());
     // A runtime understands nothing but JSON on stdout. The panic itself has been told on stderr.
     let status = catch_unwind(run).unwrap_or_else(|_| {
         let error = CniError::new(Code::Internal, "minicni panicked, which is a bug; stderr says where");

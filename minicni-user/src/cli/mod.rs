@@ -2,8 +2,10 @@
 
 mod daemon;
 mod endpoints;
+mod install;
 mod ipam;
 mod status;
+mod uninstall;
 mod uplinks;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -32,6 +34,8 @@ enum Command {
     Status(status::Status),
     /// Look at the leases of pods, and release what was left behind
     Ipam(ipam::Ipam),
+    /// Take minicni off this node: configuration, routes, programs, state, plugin
+    Uninstall(uninstall::Uninstall),
 }
 
 /// Where a node keeps its state; the same in every subcommand and in the network configuration.
@@ -61,6 +65,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Run(run) => daemon::run(run),
         Command::Status(status) => status::run(&status),
         Command::Ipam(ipam) => ipam::run(&ipam),
+        Command::Uninstall(uninstall) => uninstall::run(&uninstall),
     }
 }
 

@@ -86,7 +86,7 @@ impl View {
         let node = keep(Facts::read(state), &mut problems).flatten();
         let daemon = state.has_daemon();
         match keep(DaemonReport::read(state), &mut problems).flatten() {
-            Some(report) if daemon => problems.extend(report.problems),
+            Some(report) if daemon => problems.extend(report.problems.into_iter().map(|problem| problem.message)),
             _ if !daemon => {
                 problems.push("minicnid does not run here; pods work, routes to new nodes are missing".into());
             }
@@ -171,7 +171,7 @@ fn routes(links: &[LinkInfo]) -> Result<Vec<RouteView>, LinkError> {
         .into_iter()
         .map(|route| RouteView {
             destination: route.destination.to_string(),
-            via: route.via.map(|via| via.to_string()),
+            via: route.via.or(route.tunnel).map(|via| via.to_string()),
             interface: name(route.ifindex),
         })
         .collect())

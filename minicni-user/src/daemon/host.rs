@@ -5,16 +5,18 @@ use std::net::IpAddr;
 use tracing::{error, info, warn};
 
 use super::{
+    firewall::former,
     nodes::Node,
     plan::{LocalPrefix, same_family},
+    problems::{Problems, Reason},
     reconcile::Report,
     run::{Options, RunError, log_report},
     uplinks::{Uplinks, desired},
 };
 use crate::{
     datapath::{DatapathError, Generations},
-    link::{LinkError, Socket, sysctl},
-    node::{DaemonReport, Facts, Mode, NodeError, Settings, forward, prepare},
+    link::{LinkError, sysctl},
+    node::{DaemonReport, Facts, Mode, NodeError, Reported, Settings, forward, prepare},
 };
 
 /// `rp_filter`: drop what does not come from where its source is routed.
@@ -60,6 +62,11 @@ impl Host {
         &self.mode
     }
 
+    /// Whether this daemon wrote `node.json`.
+    pub(super) fn is_published(&self) -> bool {
+        self.facts.is_some()
+    }
+
     /// Prepares the host again if a setting that the datapath depends on changed behind our back.
     pub(super) fn keep_prepared(&mut self) {
         match forward(self.ipv6) {
@@ -80,23 +87,28 @@ impl Host {
     }
 
     /// Takes note of what a reconciliation did.
-    pub(super) fn routes_changed(&mut self, report: &Report, problems: &mut Vec<String>) {
+    pub(super) fn routes_changed(&mut self, report: &Report, problems: &mut Problems) {
         log_report(report);
-        problems.extend(report.problems.iter().map(ToString::to_string));
-        problems.extend(report.errors.iter().map(ToString::to_string));
+        for problem in &report.problems {
+            problems.add(problem.reason, problem);
+        }
+        problems.extend(Reason::RouteFailed, &report.errors);
+        problems.extend(Reason::TunnelFailed, &report.tunnel_error);
         self.flows_outdated |= !(report.added.is_empty() && report.replaced.is_empty() && report.deleted.is_empty());
         if self.flows_outdated {
             match self.forget_flows() {
                 Ok(()) => self.flows_outdated = false,
-                Err(error) => problems.push(error.to_string()),
+                Err(error) => problems.add(Reason::DatapathDegraded, error),
             }
         }
     }
 
     /// Attaches the programs where this node meets the others.
-    pub(super) fn keep_uplinks(&mut self, nodes: &[Node], me: &str, report: &Report, problems: &mut Vec<String>) {
-        if matches!(self.mode, Mode::Ebpf { .. }) {
-            self.uplinks.reconcile(&self.options.pins, &desired(nodes, me, report), problems);
+    pub(super) fn keep_uplinks(&mut self, report: &Report, problems: &mut Problems) {
+        // While the uplink that somebody named is not there, nobody knows which it will be.
+        let known = report.problems.iter().all(|problem| problem.reason != Reason::UplinkMissing);
+        if known && matches!(self.mode, Mode::Ebpf { .. }) {
+            self.uplinks.reconcile(&self.options.pins, &desired(report), problems);
         }
     }
 
@@ -113,41 +125,46 @@ impl Host {
         &mut self,
         nodes: &[Node],
         me: &str,
-        local: &[LocalPrefix],
+        report: &Report,
         mtu: Option<u32>,
-        problems: &mut Vec<String>,
+        problems: &mut Problems,
     ) {
         let Some(node) = nodes.iter().find(|node| node.name == me) else {
-            problems.push(format!("no Node object is named {me}; add it, or name this node with --node-name"));
+            let message = format_args!("no Node object is named {me}; add it, or name this node with --node-name");
+            problems.add(Reason::NodeMissing, message);
             return;
         };
         if node.pod_cidrs.is_empty() {
-            problems.push(format!("node {me}: spec.podCIDR is missing; no pod can get an address before it is there"));
+            let message =
+                format_args!("node {me}: spec.podCIDR is missing; no pod can get an address before it is there");
+            problems.add(Reason::PodCidrMissing, message);
             return;
         }
         // Why is said where the routes are. A route to a pod would cut this host off from a node.
         let mut node_ips = nodes.iter().flat_map(|node| &node.internal_ips);
         if node_ips.any(|ip| node.pod_cidrs.iter().any(|cidr| cidr.contains(ip))) {
-            problems.push(format!("node {me}: spec.podCIDR covers a node's address; no pod gets one of it"));
+            let message = format_args!("node {me}: spec.podCIDR covers a node's address; no pod gets one of it");
+            problems.add(Reason::PodCidrConflict, message);
             return;
         }
-        let uplink_mtu = care_for_uplinks(node, local, problems);
+        care_for_uplinks(node, report, problems);
         let facts = Facts::new(self.mode.clone()).map(|facts| Facts {
             node: Some(me.to_owned()),
             pod_cidrs: node.pod_cidrs.clone(),
+            former_pod_cidrs: former::prefixes(&self.options.state, &node.pod_cidrs),
             // An uplink that is down for a moment keeps its MTU.
-            mtu: mtu.or(uplink_mtu).or_else(|| Facts::read(&self.options.state).ok().flatten()?.mtu),
+            mtu: mtu.or(report.pod_mtu).or_else(|| Facts::read(&self.options.state).ok().flatten()?.mtu),
             ..facts
         });
         let written = facts.and_then(|facts| {
             // Told all the same: a pod that cannot have its IPv6 address then fails, and says so.
             if let Err(error) = self.forward_for(&facts) {
-                problems.push(error.to_string());
+                problems.add(Reason::HostNotPrepared, error);
             }
             self.write(facts)
         });
         if let Err(error) = written {
-            problems.push(error.to_string());
+            problems.add(Reason::HostNotPrepared, error);
         }
     }
 
@@ -175,17 +192,18 @@ impl Host {
     }
 
     /// Writes `daemon.json` for `minicnid status`, and logs what is new in it.
-    pub(super) fn tell(&mut self, problems: Vec<String>) {
+    pub(super) fn tell(&mut self, problems: &Problems) {
+        let problems = problems.all().iter().map(Reported::from).collect();
         let report = DaemonReport { pid: std::process::id(), problems };
         if self.told.as_ref() == Some(&report) {
             return;
         }
         let before = self.told.as_ref().map_or(&[][..], |told| &told.problems);
         for problem in report.problems.iter().filter(|problem| !before.contains(problem)) {
-            warn!("{problem}");
+            warn!(reason = problem.reason, "{}", problem.message);
         }
         for problem in before.iter().filter(|problem| !report.problems.contains(problem)) {
-            info!("solved: {problem}");
+            info!(reason = problem.reason, "solved: {}", problem.message);
         }
         match report.write(&self.options.state) {
             Ok(()) => self.told = Some(report),
@@ -194,42 +212,36 @@ impl Host {
     }
 }
 
-/// Cares for the uplink of each address family that the node's pods have, and tells the smallest MTU of those that are
-/// there.
-fn care_for_uplinks(node: &Node, local: &[LocalPrefix], problems: &mut Vec<String>) -> Option<u32> {
-    let mut mtu = None;
-    for cidr in &node.pod_cidrs {
-        let ips = same_family(&node.internal_ips, *cidr);
-        match local.iter().find(|prefix| ips.contains(&prefix.address)).map(care_for) {
-            Some(Ok(found)) => mtu = mtu.into_iter().chain(found).min(),
-            Some(Err(error)) => problems.push(error.to_string()),
-            // That there is no address at all is said where the routes are.
-            None if ips.is_empty() => {}
-            None => problems.push(format!("node {}: no interface has its InternalIP {}", node.name, listed(&ips))),
+/// Lets replies in that other nodes send another way than we would, and says which of the node's addresses are missing.
+fn care_for_uplinks(node: &Node, report: &Report, problems: &mut Problems) {
+    // IPv6 has no such filter.
+    for prefix in report.own.iter().filter(|prefix| prefix.address.is_ipv4()) {
+        if let Err(error) = loosen_rp_filter(&prefix.ifname) {
+            problems.add(Reason::HostNotPrepared, error);
         }
     }
-    mtu
-}
-
-/// Lets replies in that other nodes send another way than we would, and tells the uplink's MTU.
-fn care_for(uplink: &LocalPrefix) -> Result<Option<u32>, LinkError> {
-    // IPv6 has no such filter.
-    if uplink.address.is_ipv4() {
-        loosen_rp_filter(&uplink.ifname)?;
+    for cidr in &node.pod_cidrs {
+        let ips = same_family(&node.internal_ips, *cidr);
+        let is_here = |prefix: &LocalPrefix| ips.contains(&prefix.address);
+        // That there is no address at all is said where the routes are.
+        if !ips.is_empty() && !report.local.iter().any(is_here) {
+            problems.add(
+                Reason::NodeUnreachable,
+                format_args!("node {}: no interface has its InternalIP {}", node.name, listed(&ips)),
+            );
+        }
     }
-    let link = Socket::open()?.link_by_index(uplink.ifindex)?;
-    // Where the node's address is on the loopback device, that device's MTU says nothing about the way to others.
-    Ok(link.map(|link| link.mtu).filter(|_| uplink.ifname != "lo"))
 }
 
-fn loosen_rp_filter(uplink: &str) -> Result<(), LinkError> {
-    let own = sysctl::device_key("ipv4", uplink, "rp_filter")?;
+/// Lets an interface take packets of sources that are routed by another.
+pub(super) fn loosen_rp_filter(device: &str) -> Result<(), LinkError> {
+    let own = sysctl::device_key("ipv4", device, "rp_filter")?;
     let all = sysctl::device_key("ipv4", "all", "rp_filter")?;
     // The kernel takes the larger of the two, so 2 here loosens a 1 there.
     let value = sysctl::read(&own)?.max(sysctl::read(&all)?);
     if value == STRICT {
         sysctl::write(&own, LOOSE)?;
-        info!(uplink, "rp_filter set from strict to loose");
+        info!(device, "rp_filter set from strict to loose");
     }
     Ok(())
 }

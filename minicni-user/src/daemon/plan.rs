@@ -6,7 +6,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::next_hops::{NextHops, Tunnel, no_address};
 use super::nodes::Node;
+use super::problems::Reason;
+use super::underlay::Underlay;
 
 /// The number that marks a kernel route as minicni's (`rtm_protocol`); only such routes are ever changed or removed.
 ///
@@ -17,6 +20,30 @@ pub const ROUTE_PROTOCOL: u8 = 109;
 /// as it was asked for: `IP6_RT_PRIO_USER`, <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/ipv6_route.h>
 const IPV6_METRIC: u32 = 1024;
 
+/// What a route wraps packets into.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Encap {
+    /// VXLAN. Over IPv6 the outer UDP checksum is there, as RFC 8200 asks for; it costs next to nothing, because it follows
+    /// from the inner one: <https://docs.kernel.org/networking/checksum-offloads.html#lco-local-checksum-offload>
+    Vxlan {
+        /// The VXLAN network identifier.
+        vni: u32,
+        /// The address of the node at the other end.
+        remote: IpAddr,
+    },
+    /// Anything that we do not make.
+    Other,
+}
+
+impl fmt::Display for Encap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vxlan { vni, remote } => write!(f, "vxlan id {vni} to {remote}"),
+            Self::Other => f.write_str("another encapsulation"),
+        }
+    }
+}
+
 /// One kernel route of the main table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteSpec {
@@ -26,15 +53,34 @@ pub struct RouteSpec {
     pub gateway: Option<IpAddr>,
     /// Index of the interface it leaves by; `None` if the route has none, or several.
     pub ifindex: Option<u32>,
+    /// The tunnel's end; `None` for a route without.
+    pub encap: Option<Encap>,
     /// Metric (`RTA_PRIORITY`); the kernel takes the lowest. Ours is [`metric()`].
     pub metric: u32,
     /// Who made it (`rtm_protocol`).
     pub protocol: u8,
 }
 
+impl RouteSpec {
+    /// A route of ours by way of a node that is on-link.
+    pub(super) fn direct(dst: IpNet, gateway: IpAddr, ifindex: u32) -> Self {
+        let gateway = Some(gateway);
+        Self { dst, gateway, ifindex: Some(ifindex), encap: None, metric: metric(dst), protocol: ROUTE_PROTOCOL }
+    }
+
+    /// A route of ours through the tunnel device.
+    pub(super) fn encapsulated(dst: IpNet, encap: Encap, ifindex: u32) -> Self {
+        let encap = Some(encap);
+        Self { dst, gateway: None, ifindex: Some(ifindex), encap, metric: metric(dst), protocol: ROUTE_PROTOCOL }
+    }
+}
+
 impl fmt::Display for RouteSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.dst)?;
+        if let Some(encap) = &self.encap {
+            write!(f, " in {encap}")?;
+        }
         if let Some(gateway) = self.gateway {
             write!(f, " via {gateway}")?;
         }
@@ -67,11 +113,15 @@ pub struct LocalPrefix {
     pub address: IpAddr,
     /// What the address makes directly reachable, without host bits.
     pub on_link: IpNet,
+    /// The interface's MTU in bytes.
+    pub mtu: u32,
 }
 
 /// A node that gets no route, or not all: what a person has to know. The other nodes are not affected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    /// Of what kind it is.
+    pub reason: Reason,
     /// Name of the node.
     pub node: String,
     /// The field of the Node object, as a path.
@@ -89,7 +139,7 @@ impl fmt::Display for Problem {
 }
 
 const POD_CIDR: &str = "spec.podCIDR";
-const INTERNAL_IP: &str = "status.addresses[InternalIP]";
+pub(super) const INTERNAL_IP: &str = "status.addresses[InternalIP]";
 
 /// One change of the kernel's routes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,40 +168,33 @@ impl fmt::Display for Op {
 }
 
 /// The routes that the node `me` needs to reach the pods of all others: one per pod CIDR, through the node's `InternalIP`
-/// of the same family, sorted by destination; no two overlap.
-pub fn desired(nodes: &[Node], me: &str, local: &[LocalPrefix]) -> (Vec<RouteSpec>, Vec<Problem>) {
+/// of the same family or through the tunnel, sorted by destination; no two overlap.
+pub fn desired(
+    nodes: &[Node],
+    me: &str,
+    underlay: &Underlay,
+    tunnel: Option<Tunnel>,
+) -> (Vec<RouteSpec>, Vec<Problem>) {
     let mut problems = Vec::new();
-    let own = nodes.iter().find(|node| node.name == me);
-    if own.is_none() {
+    if !nodes.iter().any(|node| node.name == me) {
         problems.push(Problem {
+            reason: Reason::NodeMissing,
             node: me.to_owned(),
             field: "metadata.name",
             why: "is this node's name, but no Node has it".to_owned(),
             remedy: "start the daemon with the name of this host's Node, or add the Node",
         });
     }
-    let next_hops = NextHops { local, own_ips: own.map_or(&[], |node| &node.internal_ips) };
+    let next_hops = NextHops { underlay, tunnel };
     let mut routes = Vec::new();
     for (dst, node) in pod_cidrs(nodes, me, &mut problems) {
-        let ips = same_family(&node.internal_ips, dst);
-        if ips.is_empty() {
-            problems.push(Problem {
-                node: node.name.clone(),
-                field: INTERNAL_IP,
-                why: format!("has no {} address, though there is the pod CIDR {dst}", family(dst.addr())),
-                remedy: "name an address of each family in kubelet's --node-ip",
-            });
-        } else if node.name != me {
-            match next_hops.of(node, &ips) {
-                Ok((gateway, ifindex)) => routes.push(RouteSpec {
-                    dst,
-                    gateway: Some(gateway),
-                    ifindex: Some(ifindex),
-                    metric: metric(dst),
-                    protocol: ROUTE_PROTOCOL,
-                }),
+        if node.name != me {
+            match next_hops.route(node, dst) {
+                Ok(route) => routes.push(route),
                 Err(problem) => problems.push(problem),
             }
+        } else if tunnel.is_none() && same_family(&node.internal_ips, dst).is_empty() {
+            problems.push(no_address(node, dst));
         }
     }
     (routes, problems)
@@ -162,7 +205,7 @@ pub(super) fn same_family(ips: &[IpAddr], prefix: IpNet) -> Vec<IpAddr> {
     ips.iter().copied().filter(|ip| ip.is_ipv4() == prefix.addr().is_ipv4()).collect()
 }
 
-fn family(ip: IpAddr) -> &'static str {
+pub(super) fn family(ip: IpAddr) -> &'static str {
     if ip.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
@@ -173,6 +216,7 @@ fn pod_cidrs<'a>(nodes: &'a [Node], me: &str, problems: &mut Vec<Problem>) -> Ve
         cidrs.extend(node.pod_cidrs.iter().map(|cidr| (cidr.trunc(), node)));
         if node.pod_cidrs.is_empty() {
             problems.push(Problem {
+                reason: Reason::PodCidrMissing,
                 node: node.name.clone(),
                 field: POD_CIDR,
                 why: "is missing".to_owned(),
@@ -196,53 +240,10 @@ fn pod_cidrs<'a>(nodes: &'a [Node], me: &str, problems: &mut Vec<Problem>) -> Ve
             continue;
         };
         let remedy = "give every node a pod CIDR of its own, apart from all other networks";
-        problems.push(Problem { node: node.name.clone(), field: POD_CIDR, why, remedy });
+        let reason = Reason::PodCidrConflict;
+        problems.push(Problem { reason, node: node.name.clone(), field: POD_CIDR, why, remedy });
     }
     accepted
-}
-
-/// Finds how this host reaches other nodes.
-struct NextHops<'a> {
-    local: &'a [LocalPrefix],
-    own_ips: &'a [IpAddr],
-}
-
-impl NextHops<'_> {
-    /// Address and interface index of the first of a node's `ips`, which are of one family, that is on-link.
-    fn of(&self, node: &Node, ips: &[IpAddr]) -> Result<(IpAddr, u32), Problem> {
-        let problem = |why, remedy| Problem { node: node.name.clone(), field: INTERNAL_IP, why, remedy };
-        if let Some(ip) = ips.iter().find(|ip| self.local.iter().any(|local| local.address == **ip)) {
-            return Err(problem(
-                format!("{ip} is an address of this host"),
-                "give every kubelet its own --node-ip, and the daemon the name of this host's Node",
-            ));
-        }
-        ips.iter().find_map(|ip| self.uplink(*ip).map(|ifindex| (*ip, ifindex))).ok_or_else(|| {
-            let shown: Vec<_> = ips.iter().map(ToString::to_string).collect();
-            problem(
-                format!("{} is on no network of this host ({})", shown.join(", "), self.networks(ips)),
-                "put the nodes on one network; nodes behind a router are not supported yet",
-            )
-        })
-    }
-
-    /// The interface with the longest prefix around `ip`; of equals the one that holds this node's own `InternalIP`.
-    fn uplink(&self, ip: IpAddr) -> Option<u32> {
-        let around = self.local.iter().filter(|local| local.on_link.contains(&ip));
-        let holds_own_ip =
-            |ifindex| self.local.iter().any(|l| l.ifindex == ifindex && self.own_ips.contains(&l.address));
-        around
-            .min_by_key(|l| (u8::MAX - l.on_link.prefix_len(), !holds_own_ip(l.ifindex), l.ifindex))
-            .map(|l| l.ifindex)
-    }
-
-    /// The networks of this host, of the family of `ips`.
-    fn networks(&self, ips: &[IpAddr]) -> String {
-        let shown = self.local.iter().filter(|local| !same_family(ips, local.on_link).is_empty());
-        let shown = shown.filter(|local| !local.address.is_loopback());
-        let shown: Vec<_> = shown.map(|local| format!("{} on {}", local.on_link, local.ifname)).collect();
-        if shown.is_empty() { "none is up".to_owned() } else { shown.join(", ") }
-    }
 }
 
 /// The changes that turn our routes in `actual` into `desired`: mark what is wanted, sweep the rest.

@@ -1,14 +1,22 @@
 //! One pass from the nodes to the kernel's routes.
 
+use super::next_hops::Tunnel;
 use super::nodes::Node;
 use super::plan::{self, LocalPrefix, Op, Problem, RouteSpec};
 use super::routes::{ApplyError, Kernel, KernelError};
+use super::tunnel::{self, TunnelError};
+use super::underlay::{Encapsulation, Settings, Underlay};
 
 /// What one pass found and did.
 #[derive(Debug, Default)]
 pub struct Report {
     /// The addresses of this host.
     pub local: Vec<LocalPrefix>,
+    /// Those by which it meets the other nodes.
+    pub own: Vec<LocalPrefix>,
+    /// The MTU that suits pods, in bytes: the uplink's, less what the tunnel adds where one is used. `None` while there is no
+    /// uplink.
+    pub pod_mtu: Option<u32>,
     /// The routes that should be there.
     pub desired: Vec<RouteSpec>,
     /// Those that were missing.
@@ -21,21 +29,40 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// Changes that the kernel refused.
     pub errors: Vec<ApplyError>,
+    /// Why the tunnel is not as it should be.
+    pub tunnel_error: Option<TunnelError>,
 }
 
-/// Makes our routes in `kernel` what `nodes` ask for, seen from the node named `me`. If nothing has to change, nothing
-/// is done, so it may be called at any time, as often as one likes.
+/// Makes our routes in `kernel`, and the tunnel, what `nodes` ask for, seen from the node named `me`. If nothing has to
+/// change, nothing is done, so it may be called at any time, as often as one likes.
 ///
 /// `nodes` must have been read successfully once: for an empty list it removes every route of ours. An error means
-/// that the kernel's state could not be read, and that nothing was changed.
-pub async fn reconcile(nodes: &[Node], me: &str, kernel: &Kernel) -> Result<Report, KernelError> {
+/// that the kernel's state could not be read, and that no route was changed.
+pub async fn reconcile(nodes: &[Node], me: &str, settings: &Settings, kernel: &Kernel) -> Result<Report, KernelError> {
     let local = kernel.local_prefixes().await?;
+    let own = nodes.iter().find(|node| node.name == me);
+    let underlay = match Underlay::new(settings, own, local.clone()) {
+        Ok(underlay) => underlay,
+        // Whatever was meant, the routes that are there were right once.
+        Err(problem) => return Ok(Report { local, problems: vec![problem], ..Report::default() }),
+    };
+    let (tunnel, mut tunnel_error) = match keep_tunnel(settings, own, &underlay) {
+        Ok(tunnel) => (tunnel, None),
+        Err(error) => (None, Some(error)),
+    };
     let actual = kernel.actual().await?;
-    let (desired, problems) = plan::desired(nodes, me, &local);
+    let (desired, problems) = plan::desired(nodes, me, &underlay, tunnel);
     let ops = plan::plan(&desired, &actual);
     let errors = kernel.apply(&ops).await;
+    // Last, so that no route is missing meanwhile. One that could not be replaced may lead through it still.
+    if settings.encapsulation == Encapsulation::Never && errors.is_empty() {
+        tunnel_error = tunnel::remove().err();
+    }
 
-    let mut report = Report { local, desired, problems, errors, ..Report::default() };
+    let encapsulated = tunnel.is_some_and(|tunnel| tunnel.always) || desired.iter().any(|route| route.encap.is_some());
+    let pod_mtu = if encapsulated { underlay.tunnel_mtu() } else { underlay.mtu() };
+    let mut report =
+        Report { local, own: underlay.own, pod_mtu, desired, problems, errors, tunnel_error, ..Report::default() };
     for op in ops {
         if report.errors.iter().any(|error| *error.op() == op) {
             continue;
@@ -47,4 +74,18 @@ pub async fn reconcile(nodes: &[Node], me: &str, kernel: &Kernel) -> Result<Repo
         }
     }
     Ok(report)
+}
+
+/// The tunnel, where one is asked for. It is there also where no route needs it: another node may see it otherwise.
+fn keep_tunnel(settings: &Settings, own: Option<&Node>, underlay: &Underlay) -> Result<Option<Tunnel>, TunnelError> {
+    if settings.encapsulation == Encapsulation::Never {
+        return Ok(None);
+    }
+    let device = tunnel::Tunnel {
+        port: settings.vxlan_port,
+        mtu: underlay.tunnel_mtu(),
+        pod_cidrs: own.map_or_else(Vec::new, |node| node.pod_cidrs.clone()),
+    };
+    let always = settings.encapsulation == Encapsulation::Always;
+    Ok(Some(Tunnel { ifindex: device.keep()?, vni: settings.vni, always }))
 }

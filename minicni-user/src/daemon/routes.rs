@@ -6,16 +6,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::StreamExt;
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::errno::Errno;
 use rtnetlink::Handle;
 
+use super::encapsulation;
 use super::plan::{LocalPrefix, Op, ROUTE_PROTOCOL, RouteSpec};
+use crate::link::{LinkError, Request, Socket};
 
 /// A dump that changes interrupted is repeated, so often in all.
 const DUMP_ATTEMPTS: u32 = 5;
@@ -99,11 +104,15 @@ impl Kernel {
         for answer in self.dump("interfaces", RouteNetlinkMessage::GetLink(LinkMessage::default())).await? {
             let RouteNetlinkMessage::NewLink(link) = answer else { continue };
             if link.header.flags.contains(LinkFlags::Up) {
-                let name = link.attributes.into_iter().find_map(|attribute| match attribute {
-                    LinkAttribute::IfName(name) => Some(name),
-                    _ => None,
-                });
-                up.insert(link.header.index, name.unwrap_or_default());
+                let (mut name, mut mtu) = (String::new(), 0);
+                for attribute in link.attributes {
+                    match attribute {
+                        LinkAttribute::IfName(text) => name = text,
+                        LinkAttribute::Mtu(bytes) => mtu = bytes,
+                        _ => {}
+                    }
+                }
+                up.insert(link.header.index, (name, mtu));
             }
         }
         let addresses = self.dump("addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
@@ -126,20 +135,27 @@ impl Kernel {
             }
         };
         let mut errors = Vec::new();
+        let mut wanted = Vec::new();
         for op in ops {
-            let result = match op {
-                Op::Add(route) | Op::Replace { new: route, .. } => {
-                    if let Some(&protocol) = foreign.get(&(route.dst, route.metric)) {
-                        errors.push(ApplyError::Foreign { op: op.clone(), dst: route.dst, protocol });
-                        continue;
-                    }
-                    let add = self.handle.route().add(message(route));
-                    let add = if matches!(op, Op::Add(_)) { add } else { add.replace() };
-                    add.execute().await.map_err(io_error)
+            match op {
+                Op::Add(route) | Op::Replace { new: route, .. }
+                    if let Some(&protocol) = foreign.get(&(route.dst, route.metric)) =>
+                {
+                    errors.push(ApplyError::Foreign { op: op.clone(), dst: route.dst, protocol });
                 }
-                Op::Delete(route) => self.delete(route).await,
-            };
-            errors.extend(result.err().map(|source| ApplyError::Refused { op: op.clone(), source }));
+                _ => wanted.push(op),
+            }
+        }
+        // Many in one system call: there are thousands where a node of a large cluster starts.
+        let requests = wanted.iter().map(|op| request(op)).collect();
+        let failures = Socket::open().and_then(|mut socket| socket.batch_each(requests));
+        match failures {
+            Ok(failures) => {
+                errors
+                    .extend(wanted.into_iter().zip(failures).filter_map(|(op, failure)| Some(refused(op, &failure?))));
+            }
+            // Some may have been applied: the next pass sees which.
+            Err(error) => errors.extend(wanted.into_iter().map(|op| refused(op, &error))),
         }
         errors
     }
@@ -153,17 +169,6 @@ impl Kernel {
         let mut routes = self.routes(u8::from(RouteProtocol::Unspec)).await?;
         routes.retain(|route| route.protocol != ROUTE_PROTOCOL);
         Ok(routes.into_iter().map(|route| ((route.dst, route.metric), route.protocol)).collect())
-    }
-
-    async fn delete(&self, route: &RouteSpec) -> io::Result<()> {
-        let mut message = message(route);
-        // Match whatever type and scope it has: a blackhole of ours is swept, too.
-        message.header.kind = RouteType::Unspec;
-        message.header.scope = RouteScope::NoWhere;
-        match self.handle.route().del(message).execute().await.map_err(io_error) {
-            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(error),
-            _ => Ok(()),
-        }
     }
 
     /// Routes of the main table; `RTPROT_UNSPEC` for all protocols.
@@ -236,6 +241,35 @@ fn io_error(error: rtnetlink::Error) -> io::Error {
     }
 }
 
+/// What the kernel is asked for.
+fn request(op: &Op) -> Request<'static> {
+    let operation = op.to_string();
+    match op {
+        Op::Add(route) => {
+            Request::new(operation, RouteNetlinkMessage::NewRoute(message(route)), NLM_F_CREATE | NLM_F_EXCL)
+        }
+        Op::Replace { new, .. } => {
+            Request::new(operation, RouteNetlinkMessage::NewRoute(message(new)), NLM_F_CREATE | NLM_F_REPLACE)
+        }
+        Op::Delete(route) => {
+            let mut message = message(route);
+            // Match whatever type and scope it has: a blackhole of ours is swept, too.
+            message.header.kind = RouteType::Unspec;
+            message.header.scope = RouteScope::NoWhere;
+            Request::new(operation, RouteNetlinkMessage::DelRoute(message), 0).tolerate(Errno::ESRCH)
+        }
+    }
+}
+
+fn refused(op: &Op, error: &LinkError) -> ApplyError {
+    let source = match error {
+        LinkError::Refused { errno, reason, .. } if reason.is_empty() => (*errno).into(),
+        LinkError::Refused { errno, reason, .. } => io::Error::other(format!("{errno} ({reason})")),
+        other => io::Error::other(other.to_string()),
+    };
+    ApplyError::Refused { op: op.clone(), source }
+}
+
 fn message(route: &RouteSpec) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = if route.dst.addr().is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
@@ -246,6 +280,9 @@ fn message(route: &RouteSpec) -> RouteMessage {
     message.attributes.push(RouteAttribute::Destination(route.dst.addr().into()));
     message.attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
     message.attributes.extend(route.ifindex.map(RouteAttribute::Oif));
+    if let Some(encap) = &route.encap {
+        message.attributes.extend(encapsulation::attributes(encap));
+    }
     if route.metric != 0 {
         message.attributes.push(RouteAttribute::Priority(route.metric));
     }
@@ -263,18 +300,19 @@ fn route_spec(message: &RouteMessage) -> Option<RouteSpec> {
         AddressFamily::Inet6 => IpAddr::from(Ipv6Addr::UNSPECIFIED),
         _ => IpAddr::from(Ipv4Addr::UNSPECIFIED),
     };
-    let (mut gateway, mut ifindex, mut metric) = (None, None, 0);
+    let (mut gateway, mut ifindex, mut encap, mut metric) = (None, None, None, 0);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(address) => dst = ip_addr(address)?,
             RouteAttribute::Gateway(address) => gateway = ip_addr(address),
             RouteAttribute::Oif(index) => ifindex = Some(*index),
             RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::Encap(attributes) => encap = Some(encapsulation::parse(attributes)),
             _ => {}
         }
     }
     let dst = IpNet::new(dst, message.header.destination_prefix_length).ok()?;
-    Some(RouteSpec { dst, gateway, ifindex, metric, protocol: message.header.protocol.into() })
+    Some(RouteSpec { dst, gateway, ifindex, encap, metric, protocol: message.header.protocol.into() })
 }
 
 fn ip_addr(address: &RouteAddress) -> Option<IpAddr> {
@@ -287,7 +325,7 @@ fn ip_addr(address: &RouteAddress) -> Option<IpAddr> {
 
 /// `IFA_LOCAL` is the host's address, `IFA_ADDRESS` the peer's on a point-to-point interface. IPv6 mostly has only the
 /// latter.
-fn local_prefix(message: &AddressMessage, ifname: &str) -> Option<LocalPrefix> {
+fn local_prefix(message: &AddressMessage, (ifname, mtu): &(String, u32)) -> Option<LocalPrefix> {
     let (mut address, mut local) = (None, None);
     for attribute in &message.attributes {
         match attribute {
@@ -303,5 +341,5 @@ fn local_prefix(message: &AddressMessage, ifname: &str) -> Option<LocalPrefix> {
         return None;
     }
     let on_link = IpNet::new(address.or(local)?, message.header.prefix_len).ok()?.trunc();
-    Some(LocalPrefix { ifindex: message.header.index, ifname: ifname.to_owned(), address: own, on_link })
+    Some(LocalPrefix { ifindex: message.header.index, ifname: ifname.clone(), address: own, on_link, mtu: *mtu })
 }

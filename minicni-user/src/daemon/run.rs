@@ -2,11 +2,14 @@
 
 use std::{
     fs::{File, TryLockError},
+    net::SocketAddr,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
 use nix::unistd::gethostname;
+use prometheus_client::registry::Registry;
+use serde_json::{Map, Value};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{MissedTickBehavior, interval},
@@ -15,18 +18,25 @@ use tracing::{error, info, warn};
 
 use super::{
     file::{self, NodesFile},
+    firewall::{Firewall, Masquerade},
+    health::Health,
     host::Host,
+    http::Server,
+    install::{self, Installer},
     logs,
+    metrics::Metrics,
     nodes::Node,
+    problems::{Problems, Reason},
     reconcile::{Report, reconcile},
     routes::Kernel,
     rules::Rules,
     sweep::{Limits, Sweeper},
+    underlay,
     watch::RouteWatch,
 };
 use crate::{
     datapath::Pins,
-    node::{Datapath, Mode, NodeError, StateDir},
+    node::{DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Datapath, Mode, NodeError, StateDir},
 };
 
 /// How often everything is looked at without a reason.
@@ -48,10 +58,35 @@ pub struct Options {
     pub pins: Pins,
     /// The datapath asked for.
     pub datapath: Datapath,
-    /// The MTU for pods; the uplink's where nobody says.
+    /// By which networks nodes meet, and what is encapsulated there.
+    pub underlay: underlay::Settings,
+    /// The MTU for pods; the uplink's, less what the tunnel adds, where nobody says.
     pub mtu: Option<u32>,
+    /// What pods get this node's address for.
+    pub masquerade: Masquerade,
+    /// Where to listen for those who ask for metrics, if anywhere.
+    pub metrics: Option<SocketAddr>,
     /// The level of the eBPF programs' log, as aya-log counts.
     pub ebpf_log_level: u8,
+    /// What to install for the container runtime.
+    pub install: install::Options,
+}
+
+impl Options {
+    /// What the plugin has to be told in the network configuration to find what the daemon was told.
+    fn for_plugin(&self) -> Map<String, Value> {
+        let mut settings = Map::new();
+        let mut differs = |key: &str, value: Value, default: &str| {
+            if value != *default {
+                settings.insert(key.to_owned(), value);
+            }
+        };
+        differs("stateDir", self.state.root().to_string_lossy().into(), DEFAULT_STATE_DIR);
+        differs("bpfDir", self.pins.root().to_string_lossy().into(), DEFAULT_BPF_DIR);
+        differs("datapath", self.datapath.to_string().into(), &Datapath::default().to_string());
+        settings.extend(self.mtu.map(|mtu| ("mtu".to_owned(), mtu.into())));
+        settings
+    }
 }
 
 /// Why the daemon cannot run.
@@ -95,8 +130,17 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     };
     // Subscribed first, so that no change between looking and listening is missed.
     let mut watch = RouteWatch::new()?;
-    let rules = Rules::listen(options.pins.clone()).map_err(system("start the thread that listens for rules"))?;
+    let firewall = Firewall::start(options.state.clone(), options.masquerade.clone())
+        .map_err(system("start the thread that keeps firewall rules"))?;
+    let (mut registry, health) = (Registry::default(), Health::new());
+    let metrics = Metrics::new(&mut registry, health.clone(), options.state.clone(), options.pins.clone());
+    let server = options.metrics.map(|address| Server::start(address, registry, health)).transpose();
+    let server = server.map_err(system("start the thread that answers for metrics"))?;
+    let rules = Rules::listen(options.pins.clone(), metrics.rule_changes.clone(), firewall.doorbell())
+        .map_err(system("start the thread that listens for rules"))?;
     let mut file = NodesFile::watch(&options.nodes)?;
+    let mut runtime =
+        install::Watch::new(&options.install).map_err(system("watch the container runtime's directories"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(system("listen for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("listen for SIGINT"))?;
     let mut timer = interval(RESYNC);
@@ -107,7 +151,11 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let mut daemon = Daemon {
         host: Host::prepare(&options)?,
         rules,
+        firewall,
+        metrics,
+        server,
         sweeper: Sweeper::new(options.state.clone(), options.pins.clone(), Limits::DAEMON),
+        installer: Installer::new(options.install.clone(), options.for_plugin()),
         nodes: None,
         file_error: None,
         at_home: false,
@@ -125,6 +173,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             changed = file.next_change() => {
                 if let Err(error) = changed {
                     warn!(%error, "the file of nodes is read by timer only");
+                    daemon.metrics.nodes.restarted();
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
                 daemon.read_nodes();
@@ -136,10 +185,12 @@ pub async fn run(options: Options) -> Result<(), RunError> {
                     watch = RouteWatch::new()?;
                 }
             }
+            () = runtime.changed() => daemon.installer.look_again(),
             _ = timer.tick() => {
                 daemon.read_nodes();
                 daemon.host.keep_prepared();
                 daemon.sweep();
+                daemon.installer.look_again();
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -172,7 +223,12 @@ struct Daemon {
     me: String,
     host: Host,
     rules: Rules,
+    firewall: Firewall,
+    metrics: Metrics,
+    /// `None` where nobody may ask.
+    server: Option<Server>,
     sweeper: Sweeper,
+    installer: Installer,
     kernel: Kernel,
     /// The last good ones.
     nodes: Option<Vec<Node>>,
@@ -188,6 +244,7 @@ impl Daemon {
                 if self.file_error.take().is_some() || self.nodes.is_none() {
                     info!(nodes = nodes.len(), file = %self.options.nodes.display(), "nodes read");
                 }
+                self.metrics.nodes.answered(nodes.len());
                 self.nodes = Some(nodes);
             }
             Err(error) => {
@@ -196,6 +253,7 @@ impl Daemon {
                     let kept = self.nodes.as_ref().map_or("there are none yet", |_| "the last good ones stay");
                     warn!(error, "nodes not read; {kept}");
                 }
+                self.metrics.nodes.failed();
                 self.file_error = Some(error);
             }
         }
@@ -210,24 +268,38 @@ impl Daemon {
 
     /// One pass: routes, then what the plugin and people read.
     async fn pass(&mut self) {
-        let mut problems: Vec<String> = self.file_error.iter().cloned().collect();
+        let mut problems = Problems::default();
+        problems.extend(Reason::NodesUnreadable, &self.file_error);
         if let Some(nodes) = &self.nodes {
-            match reconcile(nodes, &self.me, &self.kernel).await {
+            self.firewall.keep(nodes, &self.me).await;
+            let start = Instant::now();
+            match reconcile(nodes, &self.me, &self.options.underlay, &self.kernel).await {
                 Ok(report) => {
+                    self.metrics.reconciled(&report, start.elapsed());
                     let own = nodes.iter().filter(|node| node.name == self.me).flat_map(|node| &node.internal_ips);
                     self.at_home = own.into_iter().any(|ip| report.local.iter().any(|prefix| prefix.address == *ip));
                     self.host.routes_changed(&report, &mut problems);
-                    self.host.keep_uplinks(nodes, &self.me, &report, &mut problems);
-                    self.host.publish(nodes, &self.me, &report.local, self.options.mtu, &mut problems);
+                    self.host.keep_uplinks(&report, &mut problems);
+                    self.host.publish(nodes, &self.me, &report, self.options.mtu, &mut problems);
                 }
-                Err(error) => problems.push(error.to_string()),
+                Err(error) => {
+                    self.metrics.unreadable();
+                    problems.add(Reason::RouteFailed, error);
+                }
             }
         }
         if matches!(self.host.mode(), Mode::Ebpf { .. }) {
-            problems.extend(self.rules.problems());
+            problems.extend(Reason::RulesUnheard, self.rules.problems());
         }
-        problems.extend_from_slice(self.sweeper.problems());
-        self.host.tell(problems);
+        self.firewall.tell(&mut problems);
+        problems.extend(Reason::LeasesNotSwept, self.sweeper.problems());
+        self.installer.keep(self.host.is_published(), &mut problems);
+        problems.extend(Reason::MetricsUnavailable, self.server.as_ref().and_then(Server::problem));
+        if self.host.is_published() {
+            self.metrics.ready();
+        }
+        self.metrics.passed(self.host.mode(), &problems);
+        self.host.tell(&problems);
     }
 }
 

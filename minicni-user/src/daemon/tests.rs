@@ -14,9 +14,11 @@ use super::nodes::Node;
 use super::plan::{Op, RouteSpec};
 use super::reconcile::{Report, reconcile};
 use super::routes::{ApplyError, Kernel};
+use super::underlay::{Encapsulation, Settings};
 use super::watch::RouteWatch;
 
 mod ipv6;
+mod tunnel;
 
 /// Runs `test` on a thread of its own, in a new network namespace that ends with it. There `up0` is 10.0.0.1/24.
 fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
@@ -70,7 +72,8 @@ const ROUTE_A: &str = "10.244.1.0/24 via 10.0.0.2 dev up0 proto 109";
 const ROUTE_B: &str = "10.244.2.0/24 via 10.0.0.3 dev up0 proto 109";
 
 async fn pass(nodes: &[Node], kernel: &Kernel) -> Report {
-    reconcile(nodes, "me", kernel).await.unwrap()
+    let settings = Settings { encapsulation: Encapsulation::Never, ..Settings::default() };
+    reconcile(nodes, "me", &settings, kernel).await.unwrap()
 }
 
 fn destinations(routes: &[RouteSpec]) -> Vec<String> {

@@ -4,18 +4,21 @@ use std::collections::BTreeSet;
 
 use tracing::info;
 
-use super::{nodes::Node, reconcile::Report};
+use super::{
+    problems::{Problems, Reason},
+    reconcile::Report,
+};
 use crate::{
     datapath::Pins,
     link::{LinkInfo, Socket},
     node::{HOST_PREFIX, NodeError, uplink},
 };
 
-/// The interfaces that hold an `InternalIP` of this node, and those by which its routes to other nodes leave.
-pub(super) fn desired(nodes: &[Node], me: &str, report: &Report) -> BTreeSet<u32> {
-    let own: Vec<_> = nodes.iter().filter(|node| node.name == me).flat_map(|node| &node.internal_ips).collect();
-    let holders = report.local.iter().filter(|prefix| own.contains(&&prefix.address)).map(|prefix| prefix.ifindex);
-    holders.chain(report.desired.iter().filter_map(|route| route.ifindex)).collect()
+/// The interfaces by which this node meets the others, and those by which its routes to other nodes leave.
+pub(super) fn desired(report: &Report) -> BTreeSet<u32> {
+    // What goes through the tunnel leaves by an uplink as something else.
+    let direct = report.desired.iter().filter(|route| route.encap.is_none()).filter_map(|route| route.ifindex);
+    report.own.iter().map(|prefix| prefix.ifindex).chain(direct).collect()
 }
 
 /// The uplinks as the daemon keeps them.
@@ -27,14 +30,14 @@ pub(super) struct Uplinks {
 
 impl Uplinks {
     /// Makes the uplinks what is desired. What fails becomes a problem, and is tried again at the next pass.
-    pub(super) fn reconcile(&mut self, pins: &Pins, desired: &BTreeSet<u32>, problems: &mut Vec<String>) {
+    pub(super) fn reconcile(&mut self, pins: &Pins, desired: &BTreeSet<u32>, problems: &mut Problems) {
         let known = if self.searched { uplink::known(pins).map_err(NodeError::from) } else { uplink::found(pins) };
         let links = Socket::open().and_then(|mut socket| socket.links());
         let (known, links) = match (known, links) {
             (Ok(known), Ok(links)) => (known, links),
             (known, links) => {
-                problems.extend(known.err().map(|error| error.to_string()));
-                problems.extend(links.err().map(|error| error.to_string()));
+                problems.extend(Reason::UplinkFailed, known.err());
+                problems.extend(Reason::UplinkFailed, links.err());
                 return;
             }
         };
@@ -44,14 +47,17 @@ impl Uplinks {
         for gone in known.difference(desired).filter(|ifindex| link(ifindex).is_none_or(|link| link.up)) {
             match uplink::remove(pins, *gone) {
                 Ok(()) => info!(ifindex = gone, "no uplink any more"),
-                Err(error) => problems.push(error.to_string()),
+                Err(error) => problems.add(Reason::UplinkFailed, error),
             }
         }
         for link in desired.iter().filter_map(link).filter(|link| is_fit(link)) {
             match uplink::add(pins, link) {
                 Ok(true) => info!(uplink = link.name, ifindex = link.ifindex, "the programs are attached"),
                 Ok(false) => {}
-                Err(error) => problems.push(format!("uplink {}: {error}; its flows stay in the stack", link.name)),
+                Err(error) => problems.add(
+                    Reason::UplinkFailed,
+                    format_args!("uplink {}: {error}; its flows stay in the stack", link.name),
+                ),
             }
         }
     }

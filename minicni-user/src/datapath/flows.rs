@@ -1,6 +1,7 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    os::fd::AsFd as _,
     path::PathBuf,
 };
 
@@ -14,7 +15,7 @@ use minicni_common::{
 };
 
 use super::{
-    DatapathError, Pins,
+    DatapathError, Pins, batch,
     load::open_map,
     maps::{failed, is_absence},
 };
@@ -84,6 +85,12 @@ impl Flows {
         Ok(all)
     }
 
+    /// Tells the state of every flow, as a number, without keeping them: there may be many.
+    pub fn each_state(&self, mut tell: impl FnMut(u32)) -> Result<(), DatapathError> {
+        self.ipv4.each_state(&mut tell)?;
+        self.ipv6.each_state(&mut tell)
+    }
+
     /// Forgets one flow; it proves itself again.
     pub fn remove(&mut self, key: &FlowKey) -> Result<(), DatapathError> {
         match key {
@@ -99,7 +106,7 @@ struct Cache<K: Pod> {
     path: PathBuf,
 }
 
-impl<K: Pod> Cache<K> {
+impl<K: Pod + bytemuck::Pod> Cache<K> {
     fn open(pins: &Pins, name: MapName) -> Result<Self, DatapathError> {
         let path = pins.map(name);
         let map = HashMap::try_from(open_map(pins, name)?).map_err(failed("open", &path))?;
@@ -109,6 +116,12 @@ impl<K: Pod> Cache<K> {
     fn all(&self, key: impl Fn(K) -> FlowKey) -> Result<Vec<(FlowKey, Flow)>, DatapathError> {
         let flows = self.map.iter().map(|entry| entry.map(|(found, flow)| (key(found), flow)));
         flows.collect::<Result<_, _>>().map_err(failed("read", &self.path))
+    }
+
+    fn each_state(&self, mut tell: impl FnMut(u32)) -> Result<(), DatapathError> {
+        let map = MapData::from_pin(&self.path).map_err(failed("open", &self.path))?;
+        let told = batch::each_value::<K, Flow>(map.fd().as_fd(), |flow| tell(flow.state));
+        told.map_err(|source| DatapathError::Pin { action: "count the flows of", path: self.path.clone(), source })
     }
 
     fn remove(&mut self, key: &K) -> Result<(), DatapathError> {

@@ -1,6 +1,7 @@
 //! The eBPF programs and their maps: load, pin, open, read. Knows no netlink: it hands out program descriptors, and
 //! whoever wires an interface attaches them.
 
+mod batch;
 mod constants;
 mod error;
 mod flows;
@@ -9,6 +10,7 @@ mod load;
 mod maps;
 mod older;
 mod pins;
+mod syscall;
 
 pub use constants::Constants;
 pub use error::DatapathError;

@@ -8,6 +8,7 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
 };
+use nix::errno::Errno;
 
 use super::{LinkError, Request, Socket};
 
@@ -24,6 +25,17 @@ pub fn address(ifindex: u32, address: IpNet, nodad: bool) -> Request<'static> {
     message.attributes = vec![AddressAttribute::Local(address.addr()), AddressAttribute::Address(address.addr())];
     let operation = format!("add address {address} to dev {ifindex}");
     Request::new(operation, RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// Takes an address off a device. That it is gone already is success.
+pub fn delete_address(ifindex: u32, address: IpNet) -> Request<'static> {
+    let mut message = AddressMessage::default();
+    message.header.index = ifindex;
+    message.header.family = family(address.addr());
+    message.header.prefix_len = address.prefix_len();
+    message.attributes = vec![AddressAttribute::Local(address.addr())];
+    let operation = format!("delete address {address} of dev {ifindex}");
+    Request::new(operation, RouteNetlinkMessage::DelAddress(message), 0).tolerate(Errno::EADDRNOTAVAIL)
 }
 
 impl Socket {

@@ -12,7 +12,7 @@ use netlink_packet_route::{
 };
 use nix::errno::Errno;
 
-use super::{LinkError, MacAddress, Request, Socket};
+use super::{LinkError, MacAddress, Request, Socket, Vxlan};
 
 /// `IFNAMSIZ` without the terminating zero.
 const MAX_NAME: usize = 15;
@@ -111,6 +111,11 @@ fn set(operation: String, ifindex: u32, attribute: LinkAttribute) -> Request<'st
     Request::new(operation, RouteNetlinkMessage::SetLink(message), 0)
 }
 
+/// Sets a device's MTU in bytes.
+pub fn set_mtu(ifindex: u32, mtu: u32) -> Request<'static> {
+    set(format!("set MTU {mtu} on dev {ifindex}"), ifindex, LinkAttribute::Mtu(mtu))
+}
+
 /// Sets a device up.
 pub fn link_up(ifindex: u32) -> Request<'static> {
     let mut message = LinkMessage::default();
@@ -164,6 +169,8 @@ pub struct LinkInfo {
     pub peer_ifindex: Option<u32>,
     /// The namespace of that other end, by the number it has in this one; `None` when it is this one.
     pub peer_netns_id: Option<i32>,
+    /// What it is as a VXLAN device; `None` for others.
+    pub vxlan: Option<Vxlan>,
 }
 
 impl LinkInfo {
@@ -179,6 +186,7 @@ impl LinkInfo {
             up: message.header.flags.contains(LinkFlags::Up),
             peer_ifindex: None,
             peer_netns_id: None,
+            vxlan: None,
         };
         for attribute in message.attributes {
             match attribute {
@@ -189,10 +197,15 @@ impl LinkInfo {
                 LinkAttribute::Link(ifindex) => link.peer_ifindex = Some(ifindex),
                 LinkAttribute::LinkNetNsId(id) => link.peer_netns_id = Some(id),
                 LinkAttribute::LinkInfo(attributes) => {
-                    link.kind = attributes.into_iter().find_map(|attribute| match attribute {
-                        InfoAttribute::Kind(kind) => Some(kind.to_string()),
-                        _ => None,
-                    });
+                    for attribute in attributes {
+                        match attribute {
+                            InfoAttribute::Kind(kind) => link.kind = Some(kind.to_string()),
+                            InfoAttribute::Data(InfoData::Vxlan(attributes)) => {
+                                link.vxlan = Some(Vxlan::parse(&attributes));
+                            }
+                            _ => {}
+                        }
+                    }
                 }
                 _ => {}
             }

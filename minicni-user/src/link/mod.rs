@@ -19,9 +19,12 @@ pub mod sysctl;
 #[cfg(test)]
 pub(crate) mod tests;
 mod traffic_control;
+mod vxlan;
 
-pub use address::address;
-pub use device::{LinkInfo, VethEnd, alias, delete_group, delete_link, link_up, set_group, veth, without_link_local};
+pub use address::{address, delete_address};
+pub use device::{
+    LinkInfo, VethEnd, alias, delete_group, delete_link, link_up, set_group, set_mtu, veth, without_link_local,
+};
 pub use device_filter::{Hook, clsact_alone, delete_device_filter, device_filter};
 pub use error::LinkError;
 pub use lookup::{index_of, mac_of, name_of};
@@ -32,3 +35,4 @@ pub use request::Request;
 pub use route::{Route, RouteFilter, RouteScope, delete_route, route};
 pub use socket::Socket;
 pub use traffic_control::{Filter, Qdisc, block_filter, clsact, delete_block_filter, delete_root_qdisc, noqueue};
+pub use vxlan::{Vxlan, vxlan};

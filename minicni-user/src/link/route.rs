@@ -11,7 +11,8 @@ pub use netlink_packet_route::route::RouteScope;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{
-        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteType,
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteIp6Tunnel, RouteIpTunnel, RouteLwTunnelEncap,
+        RouteMessage, RouteMetric, RouteProtocol, RouteType,
     },
 };
 use nix::errno::Errno;
@@ -37,6 +38,8 @@ pub struct Route {
     pub source: Option<IpAddr>,
     /// The path MTU in bytes, where it is smaller than the device's.
     pub mtu: Option<u32>,
+    /// Where a lightweight tunnel sends the packets. It is reported, and neither set nor compared.
+    pub tunnel: Option<IpAddr>,
 }
 
 impl fmt::Display for Route {
@@ -134,7 +137,7 @@ impl Route {
             AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             _ => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
-        let (mut via, mut ifindex, mut source, mut mtu) = (None, None, None, None);
+        let (mut via, mut ifindex, mut source, mut mtu, mut tunnel) = (None, None, None, None, None);
         for attribute in message.attributes {
             match attribute {
                 RouteAttribute::Destination(address) => destination = ip(&address)?,
@@ -144,6 +147,13 @@ impl Route {
                 RouteAttribute::Metrics(metrics) => {
                     mtu = metrics.iter().find_map(|metric| match metric {
                         RouteMetric::Mtu(mtu) => Some(*mtu),
+                        _ => None,
+                    });
+                }
+                RouteAttribute::Encap(attributes) => {
+                    tunnel = attributes.iter().find_map(|attribute| match attribute {
+                        RouteLwTunnelEncap::Ip(RouteIpTunnel::Destination(ip)) => Some(IpAddr::V4(*ip)),
+                        RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Destination(ip)) => Some(IpAddr::V6(*ip)),
                         _ => None,
                     });
                 }
@@ -159,6 +169,7 @@ impl Route {
             protocol: header.protocol.into(),
             source,
             mtu,
+            tunnel,
         })
     }
 }

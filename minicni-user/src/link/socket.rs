@@ -66,13 +66,17 @@ impl Socket {
     ///
     /// A batch is no transaction: the kernel goes on after a request that failed. What is returned is the first failure
     /// that its request does not tolerate; the others were applied, or not, each for itself.
-    pub fn batch(&mut self, mut requests: Vec<Request<'_>>) -> Result<(), LinkError> {
-        let mut result = Ok(());
+    pub fn batch(&mut self, requests: Vec<Request<'_>>) -> Result<(), LinkError> {
+        self.batch_each(requests)?.into_iter().flatten().next().map_or(Ok(()), Err)
+    }
+
+    /// As [`Socket::batch`], and tells of each request the failure that it does not tolerate.
+    pub fn batch_each(&mut self, mut requests: Vec<Request<'_>>) -> Result<Vec<Option<LinkError>>, LinkError> {
+        let mut failures = Vec::with_capacity(requests.len());
         for portion in requests.chunks_mut(MAX_BATCH) {
-            let failure = self.exchange(portion)?;
-            result = result.and(failure.map_or(Ok(()), Err));
+            failures.extend(self.exchange(portion)?);
         }
-        result
+        Ok(failures)
     }
 
     /// Sends a request with `NLM_F_DUMP` and returns the whole table; starts over when the table changed meanwhile.
@@ -97,12 +101,12 @@ impl Socket {
         Ok(self.query(&mut request)?.messages.into_iter().next())
     }
 
-    /// Sends the requests and returns the first failure among their acknowledgements.
-    fn exchange(&mut self, requests: &mut [Request<'_>]) -> Result<Option<LinkError>, LinkError> {
+    /// Sends the requests and returns which of them failed, by their acknowledgements.
+    fn exchange(&mut self, requests: &mut [Request<'_>]) -> Result<Vec<Option<LinkError>>, LinkError> {
         let first = self.send(requests)?;
         // The description for an error of the socket itself, which concerns all of the requests.
         let operation = requests.first().map_or("", |request| &request.operation);
-        let mut failure = None;
+        let mut failures: Vec<_> = requests.iter().map(|_| None).collect();
         let mut outstanding = requests.len();
         while outstanding > 0 {
             let mut rest = receive(&self.inner, &mut self.buffer, operation)?;
@@ -110,17 +114,18 @@ impl Socket {
                 let (message, tail) = split(rest).map_err(undecodable(operation))?;
                 rest = tail;
                 let index = message.sequence_number().wrapping_sub(first);
-                let Some(request) = usize::try_from(index).ok().and_then(|index| requests.get(index)) else { continue };
+                let Ok(index) = usize::try_from(index) else { continue };
+                let (Some(request), Some(failure)) = (requests.get(index), failures.get_mut(index)) else { continue };
                 let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message.buffer)
                     .map_err(undecodable(&request.operation))?;
                 if let NetlinkPayload::Error(error) = message.payload {
                     outstanding = outstanding.saturating_sub(1);
                     let text = error.header.get(ECHOED_HEADER_LENGTH..).unwrap_or_default();
-                    failure = failure.or_else(|| refusal(request, error.raw_code(), text));
+                    *failure = refusal(request, error.raw_code(), text);
                 }
             }
         }
-        Ok(failure)
+        Ok(failures)
     }
 
     /// Sends one request and collects what the kernel says until it says that this was all.

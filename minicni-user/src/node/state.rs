@@ -50,6 +50,11 @@ impl StateDir {
         self.root.join("daemon.json")
     }
 
+    /// How long the calls of the plugin took, see [`latency`](super::latency).
+    pub fn latency(&self) -> PathBuf {
+        self.root.join("latency")
+    }
+
     /// Takes the lock that serialises the preparation of the node; dropping the file releases it.
     pub fn lock(&self) -> Result<File, NodeError> {
         self.locked("lock")

@@ -34,6 +34,12 @@ pub(super) fn add(request: &Request) -> Result<AddResult, CniError> {
     let names = Names::new(&netconf.name, owner.container_id(), owner.ifname());
     let pod = pod_name(environment);
     let _held = store.hold(&owner)?;
+    // What the runtime asks for is of this container alone.
+    if requested.ip_ranges.is_empty()
+        && let Err(error) = store.record_pool(&sets)
+    {
+        eprintln!("minicni: the metrics will not know the size of the pool: {error}");
+    }
     let addresses = store.allocate(&owner, pod.as_deref(), &sets, &requested.ips)?;
     let wiring = Wiring {
         names: &names,

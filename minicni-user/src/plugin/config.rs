@@ -174,6 +174,12 @@ impl Config {
     }
 }
 
+/// The state directory of a network, `None` where the configuration does not say it well.
+pub(super) fn state(config: &NetConf) -> Option<StateDir> {
+    let dir = directory(&config.raw, "stateDir").ok()?;
+    Some(StateDir::new(dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into())))
+}
+
 fn directory(raw: &Map<String, Value>, key: &str) -> Result<Option<PathBuf>, CniError> {
     match present(raw, key) {
         None => Ok(None),

@@ -20,33 +20,53 @@ mod status;
 mod unwire;
 mod wiring;
 
-use crate::cni::{AddResult, CniError, Plugin, Request};
+use std::time::Instant;
+
+use crate::{
+    cni::{AddResult, CniError, Plugin, Request},
+    node::latency::Latencies,
+};
 
 pub use names::HOST_PREFIX;
 pub use pod::ENDPOINT_ROUTE_PROTOCOL;
 
 /// The plugin. It keeps nothing between calls.
 #[derive(Clone, Copy, Debug)]
-pub struct Minicni;
+pub struct Minicni {
+    /// When this process began: its calls are timed from there.
+    pub started: Instant,
+}
+
+impl Minicni {
+    /// Counts how long a call took, where the network has a state directory. Nothing depends on it.
+    fn timed<T>(self, request: &Request, result: Result<T, CniError>) -> Result<T, CniError> {
+        let counted = config::state(&request.config).map(|state| Latencies::open(&state));
+        if let Some(Ok(latencies)) = counted {
+            let code = result.as_ref().err().map(|error| error.code.number());
+            latencies.record(request.environment.command, code, self.started.elapsed());
+        }
+        result
+    }
+}
 
 impl Plugin for Minicni {
     fn add(&self, request: &Request) -> Result<AddResult, CniError> {
-        add::add(request)
+        self.timed(request, add::add(request))
     }
 
     fn check(&self, request: &Request) -> Result<(), CniError> {
-        check::check(request)
+        self.timed(request, check::check(request))
     }
 
     fn del(&self, request: &Request) -> Result<(), CniError> {
-        del::del(request)
+        self.timed(request, del::del(request))
     }
 
     fn gc(&self, request: &Request) -> Result<(), CniError> {
-        gc::gc(request)
+        self.timed(request, gc::gc(request))
     }
 
     fn status(&self, request: &Request) -> Result<(), CniError> {
-        status::status(request)
+        self.timed(request, status::status(request))
     }
 }

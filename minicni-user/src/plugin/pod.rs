@@ -46,6 +46,7 @@ pub(super) fn host_route(address: IpAddr, ifindex: u32) -> Route {
         protocol: ENDPOINT_ROUTE_PROTOCOL,
         source: None,
         mtu: None,
+        tunnel: None,
     }
 }
 
@@ -61,6 +62,7 @@ pub(super) fn pod_route(destination: IpNet, mtu: Option<u32>, ifindex: u32) -> R
         protocol: STATIC,
         source: None,
         mtu,
+        tunnel: None,
     }
 }
 

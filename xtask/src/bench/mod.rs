@@ -1,8 +1,14 @@
 //! `bench`: minicni beside what people run today, measured interleaved in one run.
 
 mod add;
+mod all;
 mod datapath;
 mod environment;
+mod html;
+mod judged;
+mod output;
+mod plot;
+mod services;
 mod statistics;
 
 use anyhow::Result;
@@ -20,6 +26,10 @@ enum What {
     Add(add::Arguments),
     /// Round trips, streams, connections and CPU time of the datapath, beside what people run and what the kernel can at best
     Datapath(datapath::Arguments),
+    /// Round trips and connections on a node with up to 5,000 of kube-proxy's services
+    Services(services::Arguments),
+    /// All of it, with one table of verdicts and a page to look at
+    All(all::Arguments),
 }
 
 /// Measures and shows.
@@ -27,5 +37,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Add(arguments) => add::run(arguments),
         What::Datapath(arguments) => datapath::run(arguments),
+        What::Services(arguments) => services::run(arguments),
+        What::All(arguments) => all::run(arguments),
     }
 }

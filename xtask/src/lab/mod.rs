@@ -6,6 +6,7 @@
 mod families;
 mod node;
 mod pod;
+mod router;
 pub mod rules;
 pub mod runtime;
 pub mod traffic;
@@ -62,6 +63,8 @@ pub struct Lab {
     programs: Programs,
     /// The nodes, `node1` first.
     pub nodes: Vec<Node>,
+    /// What stands between the nodes, where they are not wired to each other.
+    pub router: Option<Netns>,
     keep: bool,
 }
 
@@ -74,16 +77,28 @@ impl Lab {
 
     /// As [`Lab::new`], with these address families.
     pub fn with_families(name: &str, nodes: u8, programs: Programs, families: Families) -> Result<Self> {
+        let lab = Self::unwired(name, nodes, programs, families)?;
+        if let [one, other] = lab.nodes.as_slice() {
+            wire(one, other)?;
+        }
+        Ok(lab)
+    }
+
+    /// Two nodes, each on a wire of its own to a router, as in clouds that give a node an address and nothing around it.
+    pub fn routed(name: &str, programs: Programs, families: Families) -> Result<Self> {
+        let mut lab = Self::unwired(name, 2, programs, families)?;
+        lab.router = Some(router::between(name, &lab.nodes)?);
+        Ok(lab)
+    }
+
+    fn unwired(name: &str, nodes: u8, programs: Programs, families: Families) -> Result<Self> {
         need_root()?;
         clean(name)?;
-        let mut lab = Self { name: name.to_owned(), programs, nodes: Vec::new(), keep: false };
+        let mut lab = Self { name: name.to_owned(), programs, nodes: Vec::new(), router: None, keep: false };
         fs::create_dir_all(directory(name)).context("create the directory of the lab")?;
         fs::create_dir_all(NETNS_DIR).context("create the directory of named namespaces")?;
         for number in 1..=nodes {
             lab.nodes.push(Node::new(name, number, &lab.programs, families)?);
-        }
-        if let [one, other] = lab.nodes.as_slice() {
-            wire(one, other)?;
         }
         fs::write(lab.nodes_file(), lab.nodes.iter().map(Node::yaml).collect::<Vec<_>>().join("---\n"))?;
         Ok(lab)
@@ -96,8 +111,13 @@ impl Lab {
 
     /// Starts a daemon on every node and waits until it has written `node.json`.
     pub fn start_daemons(&mut self) -> Result<()> {
+        self.start_daemons_with(&[])
+    }
+
+    /// As [`Lab::start_daemons`], with further arguments.
+    pub fn start_daemons_with(&mut self, arguments: &[&str]) -> Result<()> {
         let nodes_file = self.nodes_file();
-        self.nodes.iter_mut().try_for_each(|node| node.start_daemon(&nodes_file))
+        self.nodes.iter_mut().try_for_each(|node| node.start_daemon_with(&nodes_file, arguments))
     }
 
     /// Leaves everything as it is when the lab is dropped.

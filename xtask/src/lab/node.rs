@@ -132,19 +132,27 @@ impl Node {
 
     /// As [`Node::start_daemon`], with further arguments.
     pub fn start_daemon_with(&self, nodes: &Path, arguments: &[&str]) -> Result<()> {
+        let mut daemon = self.daemon(nodes);
+        daemon.args(arguments);
+        self.start(daemon)
+    }
+
+    /// The command line of the daemon.
+    pub fn daemon(&self, nodes: &Path) -> Command {
+        let mut daemon = self.minicnid("run");
+        daemon.arg("--nodes").arg(nodes).args(["--node-name", &self.name]);
+        daemon.env("XTABLES_LOCKFILE", self.xtables_lock());
+        daemon
+    }
+
+    /// Starts a daemon by its command line, which may begin with programs that execute the next, and waits until ADD can be
+    /// served.
+    pub fn start(&self, mut daemon: Command) -> Result<()> {
         let ready = self.state_dir().join("node.json");
         let written = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
         let before = written(&ready);
         let log = File::options().create(true).append(true).open(self.log())?;
-        let mut daemon = self.minicnid("run");
-        daemon
-            .arg("--nodes")
-            .arg(nodes)
-            .args(["--node-name", &self.name])
-            .args(arguments)
-            .env("XTABLES_LOCKFILE", self.xtables_lock())
-            .stdout(log.try_clone()?)
-            .stderr(log);
+        daemon.stdout(log.try_clone()?).stderr(log);
         let mut daemon =
             self.netns.run(|| daemon.spawn())?.with_context(|| format!("start minicnid on {}", self.name))?;
         fs::write(self.pid_file(), daemon.id().to_string())?;
@@ -165,6 +173,13 @@ impl Node {
     /// Ends the daemon as the system would.
     pub fn stop_daemon(&self) -> Result<()> {
         stop_daemon(&self.pid_file())
+    }
+
+    /// A directory of the node's files, made if there is none.
+    pub fn directory(&self, name: &str) -> Result<PathBuf> {
+        let path = self.dir.join(name);
+        fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
+        Ok(path)
     }
 
     fn pid_file(&self) -> PathBuf {

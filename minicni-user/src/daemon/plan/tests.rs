@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::daemon::underlay::Settings;
 
 fn node(name: &str, cidrs: &[&str], ips: &[&str]) -> Node {
     Node {
@@ -12,7 +13,7 @@ fn node(name: &str, cidrs: &[&str], ips: &[&str]) -> Node {
 
 fn local(ifindex: u32, address: &str) -> LocalPrefix {
     let net: IpNet = address.parse().unwrap();
-    LocalPrefix { ifindex, ifname: format!("eth{ifindex}"), address: net.addr(), on_link: net.trunc() }
+    LocalPrefix { ifindex, ifname: format!("eth{ifindex}"), address: net.addr(), on_link: net.trunc(), mtu: 1500 }
 }
 
 fn route(dst: &str, gateway: &str, ifindex: u32) -> RouteSpec {
@@ -21,9 +22,29 @@ fn route(dst: &str, gateway: &str, ifindex: u32) -> RouteSpec {
         dst,
         gateway: Some(gateway.parse().unwrap()),
         ifindex: Some(ifindex),
+        encap: None,
         metric: if dst.addr().is_ipv4() { 0 } else { 1024 },
         protocol: ROUTE_PROTOCOL,
     }
+}
+
+/// What is desired without a tunnel.
+fn direct(nodes: &[Node], me: &str, local: &[LocalPrefix]) -> (Vec<RouteSpec>, Vec<Problem>) {
+    through(None, nodes, me, local)
+}
+
+fn through(tunnel: Option<Tunnel>, nodes: &[Node], me: &str, local: &[LocalPrefix]) -> (Vec<RouteSpec>, Vec<Problem>) {
+    let own = nodes.iter().find(|node| node.name == me);
+    desired(nodes, me, &Underlay::new(&Settings::default(), own, local.to_vec()).unwrap(), tunnel)
+}
+
+const TUNNEL: Tunnel = Tunnel { ifindex: 9, vni: 109, always: false };
+const ALWAYS: Tunnel = Tunnel { always: true, ..TUNNEL };
+
+/// A route through [`TUNNEL`].
+fn encapsulated(dst: &str, remote: &str) -> RouteSpec {
+    let encap = Some(Encap::Vxlan { vni: 109, remote: remote.parse().unwrap() });
+    RouteSpec { gateway: None, encap, ..route(dst, remote, TUNNEL.ifindex) }
 }
 
 /// The one problem's text names all of `parts`.
@@ -43,7 +64,7 @@ fn me() -> Node {
 #[test]
 fn every_other_node_gets_a_route_through_its_internal_ip() {
     let nodes = [node("b", &["10.244.2.0/24"], &["10.0.0.3"]), me(), node("a", &["10.244.1.0/24"], &["10.0.0.2"])];
-    let (routes, problems) = desired(&nodes, "me", &[local(2, "10.0.0.1/24")]);
+    let (routes, problems) = direct(&nodes, "me", &[local(2, "10.0.0.1/24")]);
     assert_eq!(routes, [route("10.244.1.0/24", "10.0.0.2", 2), route("10.244.2.0/24", "10.0.0.3", 2)]);
     assert_eq!(problems, []);
 }
@@ -63,7 +84,7 @@ fn a_node_that_cannot_be_routed_is_a_problem_of_its_own_only() {
         (node("dup", &["10.244.9.0/25"], &["10.0.0.2"]), ["node dup", "10.244.9.0/25", "10.244.9.0/24 of node good"]),
         (node("also", &["10.244.0.0/24"], &["10.0.0.2"]), ["node also", "10.244.0.0/24", "of node me"]),
     ] {
-        let (routes, problems) = desired(&[bad, me(), good.clone()], "me", &on_the_network);
+        let (routes, problems) = direct(&[bad, me(), good.clone()], "me", &on_the_network);
         assert_eq!(routes, [route("10.244.9.0/24", "10.0.0.9", 2)]);
         assert_problem(&problems, &parts);
     }
@@ -76,12 +97,12 @@ fn each_pod_cidr_leads_through_an_internal_ip_of_its_family() {
     let six = node("b", &["fd44:2::/64"], &["fd0f::3", "fd00::3"]);
     let nodes = [six, dual, own];
     let (four, six) = (local(2, "10.0.0.1/24"), local(3, "fd00::1/64"));
-    let (routes, problems) = desired(&nodes, "me", &[four.clone(), six]);
+    let (routes, problems) = direct(&nodes, "me", &[four.clone(), six]);
     let expected =
         [route("10.244.1.0/24", "10.0.0.2", 2), route("fd44:1::/64", "fd00::2", 3), route("fd44:2::/64", "fd00::3", 3)];
     assert_eq!((routes.as_slice(), problems.as_slice()), (&expected[..], &[][..]));
 
-    let (routes, problems) = desired(&nodes, "me", &[four]);
+    let (routes, problems) = direct(&nodes, "me", &[four]);
     assert_eq!(routes, expected[..1]);
     let texts: Vec<_> = problems.iter().map(ToString::to_string).collect();
     assert!(texts[0].contains("node a") && texts[0].contains("fd00::2 is on no network of this host (none is up)"));
@@ -92,7 +113,7 @@ fn each_pod_cidr_leads_through_an_internal_ip_of_its_family() {
 fn a_family_without_internal_ip_is_a_problem_for_the_node_itself_too_and_the_other_family_is_routed() {
     let own = node("me", &["10.244.0.0/24", "fd44:0::/64"], &["10.0.0.1"]);
     let other = node("a", &["10.244.1.0/24", "fd44:1::/64"], &["10.0.0.2", "fd00::2"]);
-    let (routes, problems) = desired(&[own, other], "me", &[local(2, "10.0.0.1/24"), local(2, "fd00::1/64")]);
+    let (routes, problems) = direct(&[own, other], "me", &[local(2, "10.0.0.1/24"), local(2, "fd00::1/64")]);
     assert_eq!(routes, [route("10.244.1.0/24", "10.0.0.2", 2), route("fd44:1::/64", "fd00::2", 2)]);
     assert_problem(&problems, &["node me", "InternalIP", "no IPv6 address", "fd44::/64", "--node-ip"]);
 }
@@ -100,7 +121,7 @@ fn a_family_without_internal_ip_is_a_problem_for_the_node_itself_too_and_the_oth
 #[test]
 fn an_unknown_own_name_is_a_problem_and_the_own_pods_are_not_routed_away() {
     let nodes = [me(), node("a", &["10.244.1.0/24"], &["10.0.0.2"])];
-    let (routes, problems) = desired(&nodes, "mee", &[local(2, "10.0.0.1/24")]);
+    let (routes, problems) = direct(&nodes, "mee", &[local(2, "10.0.0.1/24")]);
     assert_eq!(routes, [route("10.244.1.0/24", "10.0.0.2", 2)]);
     let texts: Vec<_> = problems.iter().map(ToString::to_string).collect();
     assert!(texts[0].contains("node mee") && texts[1].contains("10.0.0.1 is an address of this host"), "{texts:?}");
@@ -114,13 +135,86 @@ fn the_uplink_is_the_longest_prefix_and_then_the_interface_of_the_own_internal_i
         (vec![local(2, "10.0.0.7/28"), local(3, "10.0.0.1/24")], 2),
         (vec![local(4, "10.0.0.8/24"), local(3, "10.0.0.7/24")], 3),
     ] {
-        assert_eq!(desired(&nodes, "me", &prefixes).0, [route("10.244.1.0/24", "10.0.0.2", uplink)]);
+        assert_eq!(direct(&nodes, "me", &prefixes).0, [route("10.244.1.0/24", "10.0.0.2", uplink)]);
     }
 }
 
 #[test]
 fn without_any_network_the_problem_says_so() {
-    assert_problem(&desired(&[me(), node("a", &["10.1.0.0/24"], &["10.0.0.2"])], "me", &[]).1, &["none is up"]);
+    assert_problem(&direct(&[me(), node("a", &["10.1.0.0/24"], &["10.0.0.2"])], "me", &[]).1, &["none is up"]);
+}
+
+#[test]
+fn only_nodes_on_no_network_of_this_host_are_reached_through_the_tunnel_unless_all_are() {
+    let own = node("me", &["10.244.0.0/24", "fd44:0::/64"], &["10.0.0.1", "fd00::1"]);
+    let near = node("near", &["10.244.1.0/24", "fd44:1::/64"], &["10.0.0.2", "fd00::2"]);
+    let far = node("far", &["10.244.2.0/24", "fd44:2::/64"], &["10.7.0.2", "fd07::2"]);
+    let local = [local(2, "10.0.0.1/24"), local(2, "fd00::1/64")];
+    let nodes = [own, near, far];
+    let far = [encapsulated("10.244.2.0/24", "10.7.0.2"), encapsulated("fd44:2::/64", "fd07::2")];
+    let near = [encapsulated("10.244.1.0/24", "10.0.0.2"), encapsulated("fd44:1::/64", "fd00::2")];
+    for (tunnel, expected) in [
+        (TUNNEL, [&route("10.244.1.0/24", "10.0.0.2", 2), &far[0], &route("fd44:1::/64", "fd00::2", 2), &far[1]]),
+        (ALWAYS, [&near[0], &far[0], &near[1], &far[1]]),
+    ] {
+        let (routes, problems) = through(Some(tunnel), &nodes, "me", &local);
+        assert_eq!(routes.iter().collect::<Vec<_>>(), expected);
+        assert_eq!(problems, []);
+    }
+}
+
+#[test]
+fn a_family_that_nodes_have_no_address_of_goes_through_the_tunnel_by_the_other() {
+    let own = node("me", &["10.244.0.0/24", "fd44:0::/64"], &["10.0.0.1"]);
+    let other = node("a", &["10.244.1.0/24", "fd44:1::/64"], &["10.0.0.2", "fd00::2"]);
+    let (routes, problems) = through(Some(TUNNEL), &[own, other], "me", &[local(2, "10.0.0.1/24")]);
+    assert_eq!(routes, [route("10.244.1.0/24", "10.0.0.2", 2), encapsulated("fd44:1::/64", "10.0.0.2")]);
+    assert_eq!(problems, []);
+}
+
+#[test]
+fn an_address_that_this_host_lost_for_a_moment_moves_nothing_to_the_other_family() {
+    let own = node("me", &["10.244.0.0/24", "fd44:0::/64"], &["10.0.0.1", "fd00::1"]);
+    let other = node("a", &["10.244.1.0/24", "fd44:1::/64"], &["10.0.0.2", "fd00::2"]);
+    let (routes, problems) = through(Some(TUNNEL), &[own, other], "me", &[local(2, "10.0.0.1/24")]);
+    assert_eq!(routes, [route("10.244.1.0/24", "10.0.0.2", 2)]);
+    assert_problem(&problems, &["node a", "fd00::2 is on no network of this host"]);
+}
+
+#[test]
+fn while_the_uplink_is_down_nothing_moves_to_the_tunnel() {
+    let nodes = [me(), node("a", &["10.244.1.0/24"], &["10.0.0.2"])];
+    for tunnel in [TUNNEL, ALWAYS] {
+        let (routes, problems) = through(Some(tunnel), &nodes, "me", &[local(3, "10.9.0.1/24")]);
+        assert_eq!(routes, []);
+        assert_problem(&problems, &["node a", "10.0.0.2 is on no network of this host", "interface that is up"]);
+    }
+}
+
+#[test]
+fn a_node_with_an_address_of_this_host_is_a_problem_with_a_tunnel_too() {
+    let nodes = [me(), node("twin", &["10.244.1.0/24"], &["10.0.0.1"])];
+    let (routes, problems) = through(Some(ALWAYS), &nodes, "me", &[local(2, "10.0.0.1/24")]);
+    assert_eq!(routes, []);
+    assert_problem(&problems, &["node twin", "10.0.0.1 is an address of this host"]);
+}
+
+#[test]
+fn with_a_named_uplink_nodes_are_on_link_there_alone() {
+    let nodes = [
+        node("me", &["10.244.0.0/24"], &["10.0.0.1"]),
+        node("a", &["10.244.1.0/24"], &["10.0.0.2"]),
+        node("b", &["10.244.2.0/24"], &["10.5.0.2"]),
+    ];
+    let networks = vec![local(2, "10.0.0.1/24"), local(3, "10.5.0.1/24")];
+    let settings = Settings { uplink: Some("eth3".parse().unwrap()), ..Settings::default() };
+    let underlay = Underlay::new(&settings, Some(&nodes[0]), networks).unwrap();
+    let (routes, problems) = desired(&nodes, "me", &underlay, None);
+    assert_eq!(routes, [route("10.244.2.0/24", "10.5.0.2", 3)]);
+    assert_problem(&problems, &["node a", "10.5.0.0/24 on eth3", "--encapsulation cross-subnet"]);
+    let (routes, problems) = desired(&nodes, "me", &underlay, Some(TUNNEL));
+    assert_eq!(routes, [encapsulated("10.244.1.0/24", "10.0.0.2"), route("10.244.2.0/24", "10.5.0.2", 3)]);
+    assert_eq!(problems, []);
 }
 
 /// The kernel's table: destination and metric may repeat only through `append`, and `replace` hits the first.
@@ -153,10 +247,13 @@ fn destination(number: u8, ipv6: bool) -> IpNet {
 }
 
 fn any_route(dsts: std::ops::Range<u8>, protocol: u8) -> impl Strategy<Value = RouteSpec> {
-    (dsts, any::<bool>(), 1_u8..4, 1_u32..3, 0_u32..2).prop_map(move |(dst, ipv6, gateway, ifindex, more)| {
+    let shape = (dsts, any::<bool>(), 1_u8..4, 1_u32..3, 0_u32..2, any::<bool>());
+    shape.prop_map(move |(dst, ipv6, gateway, ifindex, more, tunnel)| {
         let dst = destination(dst, ipv6);
         let gateway = if ipv6 { format!("fd00::{gateway}") } else { format!("192.168.0.{gateway}") };
-        RouteSpec { metric: metric(dst) + more, protocol, ..route(&dst.to_string(), &gateway, ifindex) }
+        let dst_text = dst.to_string();
+        let route = if tunnel { encapsulated(&dst_text, &gateway) } else { route(&dst_text, &gateway, ifindex) };
+        RouteSpec { metric: metric(dst) + more, protocol, ..route }
     })
 }
 
@@ -199,7 +296,7 @@ proptest! {
     ) {
         let networks = [(four, local(2, "10.0.0.1/24")), (six, local(3, "fd00::1/64"))];
         let networks: Vec<_> = networks.into_iter().filter_map(|(there, network)| there.then_some(network)).collect();
-        let (routes, problems) = desired(&nodes, "n0", &networks);
+        let (routes, problems) = direct(&nodes, "n0", &networks);
         for node in &nodes[1..] {
             let mut unrouted = usize::from(node.pod_cidrs.is_empty());
             for cidr in &node.pod_cidrs {
@@ -216,6 +313,36 @@ proptest! {
             prop_assert_eq!(problems.iter().filter(|problem| problem.node == node.name).count(), unrouted);
         }
         prop_assert!(routes.iter().all(|route| route.metric == metric(route.dst) && !nodes[0].pod_cidrs.contains(&route.dst)));
+    }
+
+    #[test]
+    fn with_a_tunnel_every_pod_cidr_of_a_node_with_an_address_is_routed_and_directly_only_where_it_is_on_link(
+        nodes in any_nodes(), far in any::<[bool; 8]>(), always in any::<bool>(),
+    ) {
+        let mut nodes = nodes;
+        nodes[0].internal_ips = vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+        for (number, node) in nodes.iter_mut().enumerate().skip(1).filter(|(number, _)| far[*number]) {
+            for ip in &mut node.internal_ips {
+                *ip = if ip.is_ipv4() { format!("10.7.0.{number}") } else { format!("fd07::{number}") }.parse().unwrap();
+            }
+        }
+        let networks = [local(2, "10.0.0.1/24"), local(3, "fd00::1/64")];
+        let (routes, _) = through(Some(Tunnel { always, ..TUNNEL }), &nodes, "n0", &networks);
+        for (number, node) in nodes.iter().enumerate().skip(1) {
+            for cidr in &node.pod_cidrs {
+                let found: Vec<_> = routes.iter().filter(|route| route.dst == *cidr).collect();
+                let of_family = node.internal_ips.iter().find(|ip| ip.is_ipv4() == cidr.addr().is_ipv4()).copied();
+                let expected = match (of_family, node.internal_ips.first()) {
+                    (Some(ip), _) if !always && !far[number] => Some((Some(ip), None)),
+                    (Some(remote), _) | (None, Some(&remote)) => {
+                        Some((None, Some(Encap::Vxlan { vni: 109, remote })))
+                    }
+                    (None, None) => None,
+                };
+                let found: Vec<_> = found.iter().map(|route| (route.gateway, route.encap.clone())).collect();
+                prop_assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
+            }
+        }
     }
 
     #[test]

@@ -81,7 +81,13 @@ fn pod(dir: &Path, name: &str) -> Netns {
         Some(value.to_owned())
     };
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let status = cni::run(&Minicni, lookup, Cursor::new(config.to_string()), &mut stdout, &mut stderr);
+    let status = cni::run(
+        &Minicni { started: Instant::now() },
+        lookup,
+        Cursor::new(config.to_string()),
+        &mut stdout,
+        &mut stderr,
+    );
     assert_eq!(status, 0, "{}", String::from_utf8_lossy(&stdout));
     netns
 }

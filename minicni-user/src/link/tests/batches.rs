@@ -13,6 +13,7 @@ fn host_route(destination: &str) -> Route {
         protocol: 201,
         source: None,
         mtu: None,
+        tunnel: None,
     }
 }
 

@@ -6,8 +6,8 @@ use super::{
     HOST_INDEX, HOST_MAC, POD_END, POD_INDEX, POD_MAC, fresh_netns, host_end, in_fresh_netns, link_in, socket_with_pair,
 };
 use crate::link::{
-    LinkError, Socket, VethEnd, alias, delete_group, delete_link, index_of, link_up, mac_of, name_of, set_group,
-    sysctl, veth, without_link_local,
+    LinkError, Socket, VethEnd, Vxlan, address, alias, delete_address, delete_group, delete_link, index_of, link_up,
+    mac_of, name_of, set_group, set_mtu, sysctl, veth, vxlan, without_link_local,
 };
 
 #[test]
@@ -167,5 +167,34 @@ fn a_name_or_index_that_no_device_can_have_is_no_device() {
             assert_eq!(socket.link_by_name(name).unwrap(), None);
         }
         assert_eq!(socket.link_by_index(0).unwrap(), None);
+    });
+}
+
+#[test]
+fn a_vxlan_device_is_read_back_as_it_was_made_and_its_addresses_and_mtu_can_be_changed() {
+    in_fresh_netns(|| {
+        let mut socket = Socket::open().unwrap();
+        let addresses = ["10.9.0.0/32", "fd09::/128"].map(|address| address.parse().unwrap());
+        socket.batch(vec![vxlan("tunnel0", Vxlan::routed(4790))]).unwrap();
+        let made = socket.link_by_name("tunnel0").unwrap().unwrap();
+        assert_eq!((made.kind.as_deref(), made.vxlan), (Some("vxlan"), Some(Vxlan::routed(4790))));
+        assert!(!made.ethernet && !made.up && made.mac.is_none());
+
+        let mut batch = vec![set_mtu(made.ifindex, 1444), without_link_local(made.ifindex), link_up(made.ifindex)];
+        batch.extend(addresses.map(|prefix| address(made.ifindex, prefix, true)));
+        socket.batch(batch).unwrap();
+        assert_eq!(socket.addresses(made.ifindex).unwrap(), addresses);
+        let up = socket.link_by_index(made.ifindex).unwrap().unwrap();
+        assert_eq!((up.mtu, up.up), (1444, true));
+        for _ in 0..2 {
+            socket.batch(addresses.map(|prefix| delete_address(made.ifindex, prefix)).into()).unwrap();
+        }
+        assert_eq!(socket.addresses(made.ifindex).unwrap(), []);
+
+        let failures = socket
+            .batch_each(vec![vxlan("tunnel0", Vxlan::routed(4791)), vxlan("tunnel1", Vxlan::routed(4791))])
+            .unwrap();
+        let errnos: Vec<_> = failures.iter().map(|failure| failure.as_ref().and_then(LinkError::errno)).collect();
+        assert_eq!(errnos, [Some(Errno::EEXIST as i32), None]);
     });
 }

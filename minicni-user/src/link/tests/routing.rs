@@ -15,6 +15,7 @@ fn pod_route(destination: &str, via: Option<&str>) -> Route {
         protocol: 201,
         source: None,
         mtu: None,
+        tunnel: None,
     }
 }
 

@@ -12,17 +12,19 @@ mod table;
 
 use std::{fs, path::PathBuf, time::Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use self::{
     controls::Controls,
     memory::InMemory,
     peers::{PEERS, host_local_dir, minicni},
     plan::Plan,
-    report::Report,
 };
 use crate::{
-    bench::environment::{Environment, load},
+    bench::{
+        environment::{Environment, load},
+        output::{self, STDOUT},
+    },
     build, debian,
     lab::{self, Lab, directory},
 };
@@ -42,9 +44,9 @@ pub(super) struct Arguments {
     /// Repeats the order of an earlier run
     #[arg(long)]
     seed: Option<u64>,
-    /// Print JSON
-    #[arg(long, conflicts_with = "markdown")]
-    json: bool,
+    /// Write JSON to a file, or print it
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = STDOUT, conflicts_with = "markdown")]
+    json: Option<PathBuf>,
     /// Print the document that is kept in docs/bench-add.md
     #[arg(long)]
     markdown: bool,
@@ -53,22 +55,29 @@ pub(super) struct Arguments {
     from: Option<PathBuf>,
 }
 
+pub(super) use self::{
+    report::Report,
+    table::{document, judge, svg},
+};
+
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let report = match &arguments.from {
-        Some(file) => {
-            let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-            serde_json::from_str(&text).with_context(|| format!("{} is no report of bench add", file.display()))?
-        }
+        Some(file) => output::read(file)?,
         None => measure(&Plan::new(arguments.quick, arguments.rounds, arguments.seed))?,
     };
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+    if let Some(file) = &arguments.json {
+        output::json(&report, file)?;
     } else if arguments.markdown {
-        print!("{}", table::document(&report));
+        print!("{}", document(&report));
     } else {
         println!("{}", table::render(&report));
     }
     Ok(())
+}
+
+/// A run with nothing but its length chosen.
+pub(super) fn measured(quick: bool) -> Result<Report> {
+    measure(&Plan::new(quick, None, None))
 }
 
 fn measure(plan: &Plan) -> Result<Report> {

@@ -11,7 +11,7 @@ use crate::bench::{environment::Environment, statistics::Compared};
 
 /// All that a run found. Times are milliseconds from exec to exit.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub(super) struct Report {
+pub(in crate::bench) struct Report {
     pub(super) environment: Environment,
     pub(super) plan: Plan,
     pub(super) controls: Summaries,

@@ -15,7 +15,7 @@ const END: u8 = 0;
 
 /// Connections in a second, each with a request and its answer, and how many there were. The server closes first, so
 /// that no port of the client has to wait before it is used again.
-pub(super) fn rate(path: &Path, cpus: [usize; 2], time: Duration) -> Result<(f64, f64)> {
+pub(in crate::bench) fn rate(path: &Path, cpus: [usize; 2], time: Duration) -> Result<(f64, f64)> {
     let listener = path.listen()?;
     let (rate, ()) = together(
         cpus,

@@ -1,33 +1,40 @@
 //! What the datapath carries and costs, beside what people run and beside what the kernel can at best.
 
 mod bpf;
-mod connections;
+pub(super) mod connections;
 mod control;
 mod cpu_time;
 mod pace;
-mod path;
+pub(super) mod path;
 mod peers;
 mod plan;
 mod plot;
 mod program;
 mod report;
-mod request_response;
+pub(super) mod request_response;
 mod rules;
-mod run;
-mod scene;
+pub(super) mod run;
+pub(super) mod scene;
 mod stream;
 mod table;
 mod target;
-mod task;
+pub(super) mod task;
 mod topology;
 mod workload;
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use self::{peers::BRIDGE, plan::Plan, report::Report};
+use self::{peers::BRIDGE, plan::Plan};
+pub(super) use self::{
+    plot::{others, svg},
+    report::Report,
+    table::document,
+    target::judge,
+};
 use crate::{
+    bench::output::{self, STDOUT},
     build,
     debian::{self, Tool},
     lab,
@@ -35,7 +42,6 @@ use crate::{
 
 /// Arguments of `bench datapath`.
 #[derive(clap::Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub(super) struct Arguments {
     /// Few and short rounds, in a minute: whether it all works and about how fast, not figures to quote
     #[arg(long)]
@@ -43,9 +49,9 @@ pub(super) struct Arguments {
     /// Repeats the order of an earlier run
     #[arg(long)]
     seed: Option<u64>,
-    /// Print JSON
-    #[arg(long, group = "format")]
-    json: bool,
+    /// Write JSON to a file, or print it
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = STDOUT, group = "format")]
+    json: Option<PathBuf>,
     /// Print the document that is kept in docs/performance.md
     #[arg(long, group = "format")]
     markdown: bool,
@@ -70,23 +76,26 @@ const fn tool(program: &'static str, package: &'static str, purpose: &'static st
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
-    let report: Report = if let Some(file) = &arguments.from {
-        let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is no report of bench datapath", file.display()))?
-    } else {
-        lab::need_root()?;
-        let programs = build::release()?;
-        debian::need(&TOOLS)?;
-        run::measure(&Plan::new(arguments.quick, arguments.seed), &programs)?
+    let report = match &arguments.from {
+        Some(file) => output::read(file)?,
+        None => measured(arguments.quick, arguments.seed)?,
     };
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+    if let Some(file) = &arguments.json {
+        output::json(&report, file)?;
     } else if arguments.markdown {
-        print!("{}", table::document(&report));
+        print!("{}", document(&report));
     } else if arguments.svg {
-        print!("{}", plot::svg(&report)?);
+        print!("{}", svg(&report)?);
     } else {
         println!("{}", table::render(&report));
     }
     Ok(())
+}
+
+/// A run with nothing but its length and order chosen.
+pub(super) fn measured(quick: bool, seed: Option<u64>) -> Result<Report> {
+    lab::need_root()?;
+    let programs = build::release()?;
+    debian::need(&TOOLS)?;
+    run::measure(&Plan::new(quick, seed), &programs)
 }

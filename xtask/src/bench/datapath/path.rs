@@ -13,13 +13,13 @@ use nix::sys::{
 };
 
 /// Where servers listen.
-pub(super) const PORT: u16 = 8080;
+pub(in crate::bench) const PORT: u16 = 8080;
 /// How long either side waits for the other.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Two namespaces, and what the one calls the other.
 #[derive(Debug)]
-pub(super) struct Path {
+pub(in crate::bench) struct Path {
     pub(super) client: Netns,
     server: Netns,
     to: SocketAddr,
@@ -31,7 +31,7 @@ impl Path {
     }
 
     /// The same, by another address and port that the node translates.
-    pub(super) fn by(self, to: SocketAddr) -> Self {
+    pub(in crate::bench) fn by(self, to: SocketAddr) -> Self {
         Self { to, ..self }
     }
 

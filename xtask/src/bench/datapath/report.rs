@@ -5,7 +5,7 @@ use crate::bench::{environment::Environment, statistics::Compared};
 
 /// All that a run found, round by round, so that whoever doubts a figure can count again.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub(super) struct Report {
+pub(in crate::bench) struct Report {
     pub(super) environment: Environment,
     /// What the kernel does against each vulnerability of the CPU that it knows.
     pub(super) mitigations: Vec<String>,

@@ -14,7 +14,7 @@ use super::{pace::steady_rate, path::Path, task::together};
 pub(super) const WARM_UP: u32 = 200;
 
 /// Exchanges over one TCP connection: how many in a second, and how many there were in all.
-pub(super) fn tcp(path: &Path, cpus: [usize; 2], time: Duration) -> Result<(f64, f64)> {
+pub(in crate::bench) fn tcp(path: &Path, cpus: [usize; 2], time: Duration) -> Result<(f64, f64)> {
     let [mut client, mut server] = path.tcp()?;
     let (rate, ()) = together(
         cpus,

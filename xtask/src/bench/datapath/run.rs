@@ -118,7 +118,7 @@ fn once(workload: Workload, path: &Path, [one, other]: [usize; 2], time: Duratio
 }
 
 /// More digits are noise, and a diff of the figures is read by people.
-fn to_four_digits(value: f64) -> f64 {
+pub(in crate::bench) fn to_four_digits(value: f64) -> f64 {
     format!("{value:.3e}").parse().unwrap_or(value)
 }
 

@@ -202,14 +202,14 @@ fn vxlan(one: &Node, other: &Node) -> Result<Path> {
 }
 
 /// A pod without our programs.
-fn routed_pod(node: &Node, name: &str) -> Result<Pod> {
+pub(in crate::bench) fn routed_pod(node: &Node, name: &str) -> Result<Pod> {
     let mut pod = node.sandbox(name)?;
     pod.config["datapath"] = json!("route");
     pod.add(node)?;
     Ok(pod)
 }
 
-fn pair(node: &Node, pod: impl Fn(&Node, &str) -> Result<Pod>) -> Result<[Pod; 2]> {
+pub(in crate::bench) fn pair(node: &Node, pod: impl Fn(&Node, &str) -> Result<Pod>) -> Result<[Pod; 2]> {
     pair_named(node, ["a", "b"], pod)
 }
 
@@ -218,7 +218,7 @@ fn pair_named(node: &Node, names: [&str; 2], pod: impl Fn(&Node, &str) -> Result
 }
 
 /// From the first pod to the second.
-fn between<P: std::borrow::Borrow<Pod>>(pods: &[P; 2]) -> Result<Path> {
+pub(in crate::bench) fn between<P: std::borrow::Borrow<Pod>>(pods: &[P; 2]) -> Result<Path> {
     let [client, server] = pods.each_ref().map(std::borrow::Borrow::borrow);
     let address: Ipv4Addr = server.address().context("the server's pod")?;
     Ok(Path::new(netns(&client.netns_name())?, netns(&server.netns_name())?, address))

@@ -24,7 +24,7 @@ pub(super) fn render(report: &Report) -> String {
 }
 
 /// For docs/performance.md.
-pub(super) fn document(report: &Report) -> String {
+pub(in crate::bench) fn document(report: &Report) -> String {
     let style = ASCII_MARKDOWN;
     format!(
         include_str!("document.md"),

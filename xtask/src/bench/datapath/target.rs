@@ -6,7 +6,10 @@ use super::{
     topology::Topology::{self as T},
     workload::Workload::{self as W},
 };
-use crate::bench::statistics::Summary;
+use crate::bench::{
+    judged::{Judged, verdict},
+    statistics::Summary,
+};
 
 /// A ratio that is to be reached.
 #[derive(Clone, Copy, Debug)]
@@ -58,19 +61,8 @@ pub(super) const TARGETS: [Target; 21] = [
     target("X3", W::Stream, T::RemoteMinicni, &[T::RemoteVxlan], [1.3, 1.6]),
 ];
 
-/// A target, and what became of it.
-#[derive(Clone, Debug)]
-pub(super) struct Judged {
-    pub(super) id: &'static str,
-    pub(super) what: String,
-    pub(super) baseline: String,
-    pub(super) found: String,
-    pub(super) target: String,
-    pub(super) verdict: String,
-}
-
 /// The verdicts of a run.
-pub(super) fn judge(report: &Report) -> Vec<Judged> {
+pub(in crate::bench) fn judge(report: &Report) -> Vec<Judged> {
     let controls = Controls::of(report);
     let mut judged: Vec<_> = TARGETS.iter().map(|target| target.judge(report, &controls)).collect();
     let after = judged.iter().position(|row| row.id == "D10").unwrap_or(judged.len());
@@ -140,34 +132,9 @@ pub(super) fn ratio(ratio: &Summary) -> String {
     format!("{:.3} ({:.3} .. {:.3})", ratio.median, ratio.lower_quartile, ratio.upper_quartile)
 }
 
-fn verdict(found: f64, [limit, ambitious]: [f64; 2], more_is_better: bool) -> String {
-    let reached = |limit| if more_is_better { found >= limit } else { found <= limit };
-    if reached(ambitious) {
-        "met, the ambitious one too".to_owned()
-    } else if reached(limit) {
-        "met".to_owned()
-    } else {
-        format!("missed by {:.1} %", (found / limit - 1.0).abs() * 100.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_missed_target_says_by_how_much_whichever_way_is_better() {
-        for (found, limits, more, words) in [
-            (1.25, [1.18, 1.25], true, "met, the ambitious one too"),
-            (1.18, [1.18, 1.25], true, "met"),
-            (1.0, [1.25, 1.3], true, "missed by 20.0 %"),
-            (0.78, [0.85, 0.78], false, "met, the ambitious one too"),
-            (0.85, [0.85, 0.78], false, "met"),
-            (1.0, [0.8, 0.7], false, "missed by 25.0 %"),
-        ] {
-            assert_eq!(verdict(found, limits, more), words, "{found}");
-        }
-    }
 
     #[test]
     fn every_target_is_about_places_where_its_workload_is_measured() {

@@ -16,7 +16,7 @@ const PRIORITY: i32 = 10;
 const SELF: Pid = Pid::from_raw(0);
 
 /// The first two CPUs that this process may use.
-pub(super) fn two_cpus() -> Result<[usize; 2]> {
+pub(in crate::bench) fn two_cpus() -> Result<[usize; 2]> {
     let allowed = sched_getaffinity(SELF).context("ask for the CPUs of this process")?;
     let mut cpus = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
     match (cpus.next(), cpus.next()) {

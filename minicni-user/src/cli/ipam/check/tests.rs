@@ -37,6 +37,7 @@ fn link(ifindex: u32, name: String) -> LinkInfo {
         up: true,
         peer_ifindex: None,
         peer_netns_id: None,
+        vxlan: None,
     }
 }
 
@@ -50,6 +51,7 @@ fn route(address: &str, ifindex: u32) -> Route {
         protocol: ENDPOINT_ROUTE_PROTOCOL,
         source: None,
         mtu: None,
+        tunnel: None,
     }
 }
 
