@@ -44,20 +44,24 @@ impl FlowKey4 {
     /// loads them from the packet, ports in host byte order.
     #[must_use]
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "an end is made of an address and a port")]
     pub const fn new(source: (u32, u16), destination: (u32, u16), protocol: u8) -> (Self, u32) {
-        let swapped = end(source.0 as u64, source.1) > end(destination.0 as u64, destination.1);
-        let (first, second) = if swapped { (destination, source) } else { (source, destination) };
-        let addresses = [first.0.to_ne_bytes(), second.0.to_ne_bytes()];
-        (Self { addresses, ports: [first.1, second.1], protocol: protocol as u32 }, swapped as u32)
+        let (source, destination) = (end(source.0, source.1), end(destination.0, destination.1));
+        // Without a branch, which would be mispredicted again and again where packets go both ways by turns. Both are shorter
+        // than a word, so the difference has its first bit set if the source is greater.
+        let swapped = destination.wrapping_sub(source) >> (u64::BITS - 1);
+        let difference = (source ^ destination) & swapped.wrapping_neg();
+        let (first, second) = (source ^ difference, destination ^ difference);
+        let addresses = [((first >> 16) as u32).to_ne_bytes(), ((second >> 16) as u32).to_ne_bytes()];
+        (Self { addresses, ports: [first as u16, second as u16], protocol: protocol as u32 }, swapped as u32)
     }
 
-    /// The tag that a packet of this key and direction bears on its way through the stack: its index in the map of
-    /// [`Note4`]s, never 0.
+    /// For [`tag`] and [`Bucket`]. The upper half depends on all of the key.
     #[must_use]
     #[inline(always)]
-    pub const fn tag(&self, direction: u32) -> u16 {
+    pub const fn hash(&self) -> u64 {
         let [one, other] = [u32::from_ne_bytes(self.addresses[0]), u32::from_ne_bytes(self.addresses[1])];
-        tag((one as u64) << 32 | other as u64, self.ports, self.protocol, direction)
+        hash((one as u64) << 32 | other as u64, self.ports, self.protocol)
     }
 }
 
@@ -72,19 +76,19 @@ impl FlowKey6 {
         (Self { addresses, ports: [first.1, second.1], protocol: protocol as u32 }, swapped as u32)
     }
 
-    /// As [`FlowKey4::tag`], for the map of [`Note6`]s.
+    /// As [`FlowKey4::hash`].
     #[must_use]
     #[inline(always)]
-    pub const fn tag(&self, direction: u32) -> u16 {
+    pub const fn hash(&self) -> u64 {
         let [one, other] = [u128::from_ne_bytes(self.addresses[0]), u128::from_ne_bytes(self.addresses[1])];
-        tag(fold(one) ^ fold(other).rotate_left(31), self.ports, self.protocol, direction)
+        hash(fold(one) ^ fold(other).rotate_left(31), self.ports, self.protocol)
     }
 }
 
 /// The order of the two ends in an IPv4 key.
 #[inline(always)]
-const fn end(address: u64, port: u16) -> u64 {
-    address << 16 | port as u64
+const fn end(address: u32, port: u16) -> u64 {
+    (address as u64) << 16 | port as u64
 }
 
 /// An IPv6 address as one word that depends on all of its bits.
@@ -95,14 +99,36 @@ const fn fold(address: u128) -> u64 {
 }
 
 #[inline(always)]
-const fn tag(addresses: u64, ports: [u16; 2], protocol: u32, direction: u32) -> u16 {
+const fn hash(addresses: u64, ports: [u16; 2], protocol: u32) -> u64 {
     // The golden ratio of 2^64. The upper bits of a product depend on all bits of its factors.
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    let rest = (ports[0] as u64) << 32 | (ports[1] as u64) << 16 | (protocol << 1 | direction) as u64;
+    let rest = (ports[0] as u64) << 32 | (ports[1] as u64) << 16 | protocol as u64;
     let mixed = addresses.wrapping_mul(FACTOR);
-    let mixed = (mixed ^ mixed >> 32 ^ rest).wrapping_mul(FACTOR);
-    1 + (mixed >> (64 - NOTE_BITS)) as u16
+    (mixed ^ mixed >> 32 ^ rest).wrapping_mul(FACTOR)
 }
+
+/// The tag that a packet bears on its way through the stack, by the hash of its key and its direction: its index in the map
+/// of [`Note4`]s or [`Note6`]s, never 0.
+#[must_use]
+#[inline(always)]
+pub const fn tag(hash: u64, direction: u32) -> u16 {
+    1 + ((hash >> (u64::BITS - NOTE_BITS)) as u16 ^ direction as u16 & 1)
+}
+
+/// What is known of all the flows whose hash is that of one bucket.
+///
+/// It decides nothing but how soon a flow begins, and whether the cache is asked at all about a packet that leaves.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
+pub struct Bucket {
+    /// The tuple whose packets are counted before a flow begins with it: 24 bits of its hash; how often a tuple took the
+    /// place of another, 4 bits; its packets so far, 4 bits. 0 of none.
+    pub newcomer: u32,
+    /// Jiffies, the lower half, at which a flow that has proofs last had a packet in the stack.
+    pub watched_at: u32,
+}
+
+const _: () = assert!(size_of::<Bucket>() == 8);
 
 /// What a packet was when it entered the host, found by the tag that it bears (`skb->tc_index`).
 ///

@@ -3,7 +3,7 @@
 /// The version of everything pinned: the shape of the maps and what the programs make of them.
 ///
 /// It is the name of the directory below `bpfDir` that holds the pins, so that two versions never share a map.
-pub const LAYOUT_VERSION: &str = "v3";
+pub const LAYOUT_VERSION: &str = "v4";
 
 /// A map of the eBPF object and the name under which it is pinned.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -26,13 +26,15 @@ pub const GENERATIONS: MapName = MapName { symbol: "GENERATIONS", pin: "generati
 pub const NOTES4: MapName = MapName { symbol: "NOTES4", pin: "notes4" };
 /// What IPv6 packets on their way through the stack entered as: `u32` tag -> [`Note6`](crate::Note6).
 pub const NOTES6: MapName = MapName { symbol: "NOTES6", pin: "notes6" };
+/// What is known of flows by their hash alone, of both families: `u32` [`bucket`] -> [`Bucket`](crate::Bucket).
+pub const SKETCH: MapName = MapName { symbol: "SKETCH", pin: "sketch" };
 /// One [`Counters`](crate::Counters) per CPU, at index 0.
 pub const COUNTERS: MapName = MapName { symbol: "COUNTERS", pin: "counters" };
 /// The ring buffer of aya-log; written only by programs that were loaded with a log level.
 pub const LOGS: MapName = MapName { symbol: "AYA_LOGS", pin: "logs" };
 
 /// Every map of the object.
-pub const MAPS: [MapName; 8] = [ENDPOINTS, FLOWS4, FLOWS6, NOTES4, NOTES6, GENERATIONS, COUNTERS, LOGS];
+pub const MAPS: [MapName; 9] = [ENDPOINTS, FLOWS4, FLOWS6, NOTES4, NOTES6, SKETCH, GENERATIONS, COUNTERS, LOGS];
 
 /// The program for packets that enter the host; also the name of its pin.
 pub const INGRESS: &str = "ingress";
@@ -52,6 +54,17 @@ pub const NOTE_ENTRIES: u32 = 1 + (1 << NOTE_BITS);
 pub const REDIRECTED_TAG: u16 = u16::MAX;
 
 const _: () = assert!(NOTE_ENTRIES <= REDIRECTED_TAG as u32);
+
+/// Bits of the index of a bucket.
+const BUCKET_BITS: u32 = 12;
+/// Entries of [`SKETCH`].
+pub const BUCKETS: u32 = 1 << BUCKET_BITS;
+
+/// The index in [`SKETCH`] for the hash of a flow.
+#[must_use]
+pub const fn bucket(hash: u64) -> u32 {
+    (hash >> (u64::BITS - BUCKET_BITS)) as u32
+}
 
 /// Slots for the generations of interfaces, a power of two.
 pub const GENERATION_SLOTS: u32 = 4_096;
@@ -74,6 +87,8 @@ pub const fn slot(ifindex: u32) -> u32 {
 pub mod constants {
     /// `u64`: proofs that each direction needs before its flow is promoted.
     pub const PROOFS: &str = "PROOFS";
+    /// `u32`: packets of a tuple that are only counted, before a flow begins with the next one. At most 15.
+    pub const SKIPPED: &str = "SKIPPED";
     /// `u64` jiffies: a direction of a promoted flow sends one packet through the stack this often.
     pub const REFRESH: &str = "REFRESH";
     /// `u64` jiffies: a direction that did not cross the stack for so long starts from nothing.

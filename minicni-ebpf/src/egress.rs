@@ -11,6 +11,7 @@ use crate::{
     ipv6::Ipv6,
     maps,
     parse::{self, FIN, RST, SYN},
+    sketch,
 };
 
 #[inline(always)]
@@ -30,6 +31,13 @@ pub fn run(ctx: &TcContext) {
 #[inline(always)]
 fn delivered<H: Header>(ctx: &TcContext) {
     let Ok(packet) = parse::parse::<H>(ctx) else { return };
+    let hash = H::hash(&packet.key);
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_jiffies64() };
+    let entered = flow::entered_as(ctx, &packet);
+    if !entered && !sketch::is_watched(hash, now) {
+        return;
+    }
     let Some(flow) = H::flows().get_ptr_mut(packet.key) else { return };
     if packet.tcp_flags & (SYN | FIN | RST) != 0 {
         // Usually the ingress side has seen it already; a RST that the host's firewall made has no other.
@@ -44,9 +52,6 @@ fn delivered<H: Header>(ctx: &TcContext) {
     // SAFETY: reads of the context, which the verifier checks.
     let (from, to) = unsafe { ((*ctx.skb.skb).ingress_ifindex, (*ctx.skb.skb).ifindex) };
     let there = flow::direction(flow, packet.direction);
-    // SAFETY: the helper has no preconditions.
-    let now = unsafe { bpf_jiffies64() };
-    let entered = flow::entered_as(ctx, &packet);
     if !entered || from != there.in_ifindex || from == to || !flow::expected(there, now) {
         return twin(flow, there);
     }
@@ -68,6 +73,7 @@ fn delivered<H: Header>(ctx: &TcContext) {
         there.length = length;
     }
     there.proofs += 1;
+    sketch::watch(hash, now);
     maps::count(Reason::Proof);
     let back: &Direction = flow::direction(flow, packet.direction ^ 1);
     if flow::state(flow) == flow::OBSERVED && flow::proven(there) && flow::proven(back) {

@@ -6,7 +6,7 @@
 use core::mem::offset_of;
 
 use aya_ebpf::programs::TcContext;
-use minicni_common::{Direction, Flow, FlowState, Reason, names::REDIRECTED_TAG};
+use minicni_common::{Direction, Flow, FlowState, Reason, names::REDIRECTED_TAG, tag};
 
 use crate::{exit::Exit, header::Header, maps, parse::Packet};
 
@@ -51,34 +51,42 @@ pub fn direction<'a>(flow: *mut Flow, index: u32) -> &'a mut Direction {
     unsafe { &mut *(&raw mut (*flow).directions).cast::<Direction>().add(index as usize & 1) }
 }
 
-const _: () = assert!(offset_of!(Direction, exit).is_multiple_of(align_of::<u32>()));
+const _: () = assert!(offset_of!(Direction, exit).is_multiple_of(align_of::<u64>()));
 
-/// Of a direction to a pod: the Ethernet addresses that the stack wrote, as [`Frame`](crate::parse::Frame) has them.
+/// How a direction leaves the host, in as few words as there are.
 #[inline(always)]
-pub fn ethernet(direction: &Direction) -> &[u16; 6] {
-    // SAFETY: the field is longer and, as asserted, aligned.
-    unsafe { &*(&raw const direction.exit).cast() }
+pub fn exit(direction: &Direction) -> [u64; 2] {
+    // SAFETY: the field is as long and, as asserted, aligned.
+    unsafe { (&raw const direction.exit).cast::<[u64; 2]>().read() }
 }
 
-/// Of a direction to a neighbour: the neighbour's address.
+/// Of an exit to a pod: the Ethernet addresses that the stack wrote, as [`Frame`](crate::parse::Frame) has them.
 #[inline(always)]
-pub fn next_hop(direction: &Direction) -> &[u32; 4] {
-    // SAFETY: the field is as long and, as asserted, aligned.
-    unsafe { &*(&raw const direction.exit).cast() }
+pub fn ethernet(exit: [u64; 2]) -> [u16; 6] {
+    // SAFETY: both are sixteen bytes in which any bit pattern is valid.
+    let [one, two, three, four, five, six, ..]: [u16; 8] = unsafe { core::mem::transmute(exit) };
+    [one, two, three, four, five, six]
+}
+
+/// Of an exit to a neighbour: the neighbour's address.
+#[inline(always)]
+pub fn next_hop(exit: [u64; 2]) -> [u32; 4] {
+    // SAFETY: both are sixteen bytes in which any bit pattern is valid.
+    unsafe { core::mem::transmute(exit) }
 }
 
 /// Remembers how a direction leaves the host.
 #[inline(always)]
 pub fn set_exit(direction: &mut Direction, exit: &Exit) {
     direction.next_hop_family = exit.family;
-    // SAFETY: as in `next_hop`.
+    // SAFETY: as in `exit`.
     unsafe { (&raw mut direction.exit).cast::<[u32; 4]>().write(exit.words) };
 }
 
 /// Whether a direction is remembered to leave the host so.
 #[inline(always)]
 pub fn leaves_by(direction: &Direction, exit: &Exit) -> bool {
-    let ([one, two, three, four], words) = (*next_hop(direction), exit.words);
+    let ([one, two, three, four], words) = (next_hop(self::exit(direction)), exit.words);
     // By words, because a comparison of bytes becomes a call.
     direction.next_hop_family == exit.family
         && one == words[0]
@@ -152,6 +160,20 @@ pub fn void(flow: *const Flow, direction: &Direction, ifindex: u32, now: u64) ->
                 || lost(direction, age))
 }
 
+/// Whether what was noted of the other direction is too old for a direction that begins now. While nothing of a flow is noted
+/// nobody looks out for its twins: [`is_watched`](crate::sketch::is_watched).
+#[inline(always)]
+pub fn forgotten(direction: &Direction, other: &Direction, now: u64) -> bool {
+    direction.noted == 0 && other.noted != 0 && now.wrapping_sub(other.noted_at) > maps::idle()
+}
+
+/// Whether noting this direction is of no use for now: a window of packets was noted, and none of them proven. It is
+/// translated or dropped, or leaves where nobody looks. After the grace time it is void, and tried again.
+#[inline(always)]
+pub fn rests(direction: &Direction, now: u64) -> bool {
+    direction.noted >= WINDOW && direction.proofs == 0 && now.wrapping_sub(direction.noted_at) <= maps::grace()
+}
+
 /// Whether the interface at which this direction entered was withdrawn since.
 #[inline(always)]
 pub fn gone(direction: &Direction) -> bool {
@@ -163,6 +185,7 @@ pub fn gone(direction: &Direction) -> bool {
 pub fn note<H: Header>(
     ctx: &TcContext,
     packet: &Packet<H>,
+    hash: u64,
     direction: &mut Direction,
     ifindex: u32,
     now: u64,
@@ -183,7 +206,7 @@ pub fn note<H: Header>(
         direction.noted_at = now;
     }
     direction.noted += 1;
-    let tag = H::tag(&packet.key, packet.direction);
+    let tag = tag(hash, packet.direction);
     if let Some(note) = noted::<H>(tag) {
         *note = H::note(packet);
         set_tag(ctx, tag);

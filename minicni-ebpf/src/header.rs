@@ -47,7 +47,7 @@ pub trait Header: Copy {
     fn ends(key: &Self::Key) -> (Self::Address, Self::Address);
     /// The two ports of a key.
     fn ports(key: &Self::Key) -> [u16; 2];
-    fn tag(key: &Self::Key, direction: u32) -> u16;
+    fn hash(key: &Self::Key) -> u64;
     fn note(packet: &Packet<Self>) -> Self::Note;
     /// Whether a note is that of a packet that now leaves, and differs from it by one of TTL or hop limit alone.
     fn is_note(note: &Self::Note, leaving: &Packet<Self>) -> bool;

@@ -1,6 +1,6 @@
 //! A packet enters the host: redirect it, or note it and leave it to the stack.
 
-use core::mem::offset_of;
+use core::{hint::cold_path, mem::offset_of};
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
@@ -17,7 +17,7 @@ use crate::{
     ipv6::Ipv6,
     maps,
     parse::{self, FIN, Frame, Other, Packet, RST, SYN},
-    stack,
+    sketch, stack,
 };
 
 #[inline(always)]
@@ -25,9 +25,18 @@ pub fn run(ctx: &TcContext) -> i32 {
     match parse::ether_type(ctx) {
         Some(Ipv4::ETHER_TYPE) => entered::<Ipv4>(ctx),
         Some(Ipv6::ETHER_TYPE) => entered::<Ipv6>(ctx),
-        Some(parse::VLAN | parse::SERVICE_VLAN) => tagged_again(ctx),
-        Some(_) => other(ctx, Reason::NotIp),
-        None => other(ctx, Reason::Malformed),
+        Some(parse::VLAN | parse::SERVICE_VLAN) => {
+            cold_path();
+            tagged_again(ctx)
+        }
+        Some(_) => {
+            cold_path();
+            other(ctx, Reason::NotIp)
+        }
+        None => {
+            cold_path();
+            other(ctx, Reason::Malformed)
+        }
     }
 }
 
@@ -57,9 +66,13 @@ fn other(ctx: &TcContext, reason: Reason) -> i32 {
 fn entered<H: Header>(ctx: &TcContext) -> i32 {
     let packet = match parse::parse::<H>(ctx) {
         Ok(packet) => packet,
-        Err(other) => return unfit(ctx, &other),
+        Err(other) => {
+            cold_path();
+            return unfit(ctx, &other);
+        }
     };
     if !parse::is_for_host(ctx) {
+        cold_path();
         return unfit::<H>(ctx, &Other { reason: Reason::LinkLayer, addresses: Some(packet.addresses()) });
     }
     // SAFETY: the helper has no preconditions. It is a load of the kernel's tick count, inlined by the verifier.
@@ -78,12 +91,14 @@ fn entered<H: Header>(ctx: &TcContext) -> i32 {
 /// Nothing is written to the flow here, so its two directions do not slow each other down on two CPUs.
 #[inline(always)]
 fn redirect<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: *mut Flow, now: u64) -> Option<i32> {
+    if flow::state(flow) != flow::PROMOTED {
+        return None;
+    }
     let ifindex = interface(ctx);
     let there: &Direction = flow::direction(flow, packet.direction);
     let back: &Direction = flow::direction(flow, packet.direction ^ 1);
     let age = now.wrapping_sub(there.noted_at);
-    let (out, family) = (there.out_ifindex, there.next_hop_family);
-    let (ethernet, next_hop) = (*flow::ethernet(there), *flow::next_hop(there));
+    let (out, family, exit) = (there.out_ifindex, there.next_hop_family, flow::exit(there));
     if there.in_ifindex != ifindex
         || packet.tcp_flags & (SYN | FIN | RST) != 0
         || packet.ttl <= 1
@@ -96,7 +111,7 @@ fn redirect<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: *mut Flow, now
     {
         return None;
     }
-    // The state is read last. An entry that was evicted since the lookup and taken by another flow begins as observed
+    // The state is read once more, last. An entry that was evicted since the lookup and taken by another flow begins as observed
     // and with a length of 0, so what was read above cannot be half of the one and half of the other.
     if flow::state(flow) != flow::PROMOTED {
         return None;
@@ -105,14 +120,14 @@ fn redirect<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: *mut Flow, now
     // SAFETY: `headers` found the whole struct inside the packet, and IP headers are packed as it is.
     unsafe {
         if family == 0 {
-            (*frame).ethernet = ethernet;
+            (*frame).ethernet = flow::ethernet(exit);
         }
         (*(&raw mut (*frame).ip)).decrement_ttl(ctx);
     }
     maps::count(Reason::Redirected);
     if family != 0 {
         flow::tag_redirected(ctx);
-        return Some(exit::to_neighbour(out, family, next_hop));
+        return Some(exit::to_neighbour(out, family, flow::next_hop(exit)));
     }
     // SAFETY: the helper takes any index; one that does not exist drops the packet.
     Some(unsafe { bpf_redirect_peer(out, 0) } as i32)
@@ -132,6 +147,7 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: Option<*mut Flow>
         return stack(Reason::NotOfPod);
     }
     if let Err(reason) = is_honest::<H>(ctx, endpoint, Some(packet.addresses())) {
+        cold_path();
         return drop(reason);
     }
     if let Err(reason) = qualifies(packet, endpoint) {
@@ -143,13 +159,17 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: Option<*mut Flow>
         }
         return stack(Reason::TcpControl);
     }
+    let hash = H::hash(&packet.key);
     let Some(flow) = flow else {
+        if !sketch::is_due(hash) {
+            return stack(Reason::Learning);
+        }
         // The map makes room by itself; it fails only when another CPU was first, which is as good.
         if H::flows().insert(packet.key, &flow::UNSEEN, u64::from(BPF_NOEXIST)).is_ok()
             && let Some(flow) = H::flows().get_ptr_mut(packet.key)
         {
             flow::begin(flow);
-            flow::note(ctx, packet, flow::direction(flow, packet.direction), ifindex, now, false);
+            flow::note(ctx, packet, hash, flow::direction(flow, packet.direction), ifindex, now, false);
         }
         return stack(Reason::Learning);
     };
@@ -159,11 +179,17 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: Option<*mut Flow>
     }
     let there = flow::direction(flow, packet.direction);
     let back: &Direction = flow::direction(flow, packet.direction ^ 1);
-    let stale = flow::void(flow, there, ifindex, now) || flow::gone(back);
+    if flow::rests(there, now) {
+        return stack(Reason::Learning);
+    }
+    let stale = flow::void(flow, there, ifindex, now) || flow::gone(back) || flow::forgotten(there, back, now);
     if stale {
         flow::reset(flow);
     }
-    flow::note(ctx, packet, there, ifindex, now, before == flow::PROMOTED && !stale);
+    flow::note(ctx, packet, hash, there, ifindex, now, before == flow::PROMOTED && !stale);
+    if there.proofs | back.proofs != 0 {
+        sketch::watch(hash, now);
+    }
     if before != flow::PROMOTED {
         return stack(Reason::Learning);
     }

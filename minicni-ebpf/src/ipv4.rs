@@ -106,8 +106,8 @@ impl Header for Ipv4 {
     }
 
     #[inline(always)]
-    fn tag(key: &FlowKey4, direction: u32) -> u16 {
-        key.tag(direction)
+    fn hash(key: &FlowKey4) -> u64 {
+        key.hash()
     }
 
     #[inline(always)]
@@ -117,7 +117,9 @@ impl Header for Ipv4 {
 
     #[inline(always)]
     fn is_note(note: &Note4, leaving: &Packet<Self>) -> bool {
-        note.key == leaving.key
+        // By words, because a comparison of bytes is one of single bytes.
+        let words = |key: &FlowKey4| (Self::ends(key), key.ports, key.protocol);
+        words(&note.key) == words(&leaving.key)
             && note.direction == leaving.direction as u16
             && note.ttl == leaving.ttl.wrapping_add(1)
             && note.class == leaving.class

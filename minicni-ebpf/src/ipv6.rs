@@ -108,8 +108,8 @@ impl Header for Ipv6 {
     }
 
     #[inline(always)]
-    fn tag(key: &FlowKey6, direction: u32) -> u16 {
-        key.tag(direction)
+    fn hash(key: &FlowKey6) -> u64 {
+        key.hash()
     }
 
     #[inline(always)]

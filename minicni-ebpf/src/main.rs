@@ -15,6 +15,7 @@ mod ipv4;
 mod ipv6;
 mod maps;
 mod parse;
+mod sketch;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},

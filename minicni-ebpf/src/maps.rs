@@ -6,8 +6,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use minicni_common::{
-    Counters, Endpoint, FlowKey4, FlowKey6, Note4, Note6, Reason,
-    names::{GENERATION_ENTRIES, GLOBAL_GENERATION, MAX_ENDPOINTS, slot},
+    Bucket, Counters, Endpoint, FlowKey4, FlowKey6, Note4, Note6, Reason,
+    names::{BUCKETS, GENERATION_ENTRIES, GLOBAL_GENERATION, MAX_ENDPOINTS, bucket, slot},
 };
 
 use crate::header::{Flows, Notes};
@@ -28,6 +28,9 @@ pub static NOTES4: Notes<Note4> = Notes::new();
 pub static NOTES6: Notes<Note6> = Notes::new();
 
 #[btf_map]
+static SKETCH: Array<Bucket, { BUCKETS as usize }> = Array::new();
+
+#[btf_map]
 static GENERATIONS: Array<u64, { GENERATION_ENTRIES as usize }> = Array::new();
 
 #[btf_map]
@@ -35,6 +38,8 @@ static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
 
 #[unsafe(no_mangle)]
 static PROOFS: Global<u64> = Global::new(8);
+#[unsafe(no_mangle)]
+static SKIPPED: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static REFRESH: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
@@ -48,6 +53,12 @@ static TCP: Global<u8> = Global::new(0);
 #[inline(always)]
 pub fn proofs() -> u64 {
     PROOFS.load()
+}
+
+/// Packets of a tuple that are only counted, before a flow begins with the next one.
+#[inline(always)]
+pub fn skipped() -> u32 {
+    SKIPPED.load()
 }
 
 /// Jiffies after which a promoted direction sends a packet through the stack.
@@ -84,6 +95,12 @@ pub fn global_generation() -> u64 {
 #[inline(always)]
 pub fn generation(ifindex: u32) -> u64 {
     GENERATIONS.get(slot(ifindex)).copied().unwrap_or_default()
+}
+
+/// The bucket for the hash of a flow; always there.
+#[inline(always)]
+pub fn sketch(hash: u64) -> Option<*mut Bucket> {
+    SKETCH.get_ptr_mut(bucket(hash))
 }
 
 /// What an interface is; `None` where nobody has entered it.

@@ -1,6 +1,6 @@
 //! From a frame to a flow key, by direct packet access.
 
-use core::mem::offset_of;
+use core::{hint::cold_path, mem::offset_of};
 
 use aya_ebpf::{helpers::bpf_skb_pull_data, programs::TcContext};
 use minicni_common::Reason;
@@ -111,6 +111,7 @@ fn pulled_headers<H>(ctx: &TcContext, length: usize) -> Option<*mut Frame<H>> {
     if let Some(headers) = headers(ctx, length) {
         return Some(headers);
     }
+    cold_path();
     // SAFETY: the context is the one the kernel gave us. The helper invalidates packet pointers; none is live.
     if unsafe { bpf_skb_pull_data(ctx.skb.skb, length as u32) } != 0 {
         return None;
@@ -137,13 +138,17 @@ pub fn is_for_host(ctx: &TcContext) -> bool {
 #[inline(always)]
 pub fn parse<H: Header>(ctx: &TcContext) -> Result<Packet<H>, Other<H>> {
     let Some(frame) = pulled_headers::<H>(ctx, size_of::<Frame<H>>()) else {
+        cold_path();
         return Err(short(ctx));
     };
     // SAFETY: `pulled_headers` found the whole struct inside the packet.
     let frame = unsafe { &*frame };
     let ip = frame.ip;
     let (source, destination) = (ip.source(), ip.destination());
-    let other = |reason| Other { reason, addresses: Some((source, destination)) };
+    let other = |reason| {
+        cold_path();
+        Other { reason, addresses: Some((source, destination)) }
+    };
     let protocol = transport(&ip).map_err(other)?;
     let tcp = protocol == IPPROTO_TCP;
     let header = if tcp { TCP_LENGTH } else { UDP_LENGTH };

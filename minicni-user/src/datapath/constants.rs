@@ -8,12 +8,17 @@ const IDLE: Duration = Duration::from_secs(20);
 const GRACE: Duration = Duration::from_secs(1);
 /// Proofs that each direction of a flow needs before it is promoted.
 const PROOFS: u64 = 8;
+/// Packets of a tuple, both directions together, before a flow begins with it: more than a TCP connection of one request and
+/// one answer has beside SYN and FIN, because to make room for a flow costs as much as ten packets that are not noted.
+const SKIPPED: u32 = 8;
 
 /// The load-time constants of the programs. Times are in jiffies.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Constants {
     /// Proofs that each direction needs before its flow is promoted.
     pub proofs: u64,
+    /// Packets of a tuple that are only counted, before a flow begins with the next one. At most 15.
+    pub skipped: u32,
     /// A promoted direction sends one packet through the stack this often.
     pub refresh: u64,
     /// A direction that did not cross the stack for so long starts from nothing.
@@ -35,7 +40,14 @@ impl Constants {
         let refresh = REFRESH.min(idle / 4);
         let jiffies =
             |time: Duration| u64::try_from(time.as_nanos() / tick.as_nanos().max(1)).unwrap_or(u64::MAX).max(1);
-        Self { proofs: PROOFS, refresh: jiffies(refresh), idle: jiffies(idle), grace: jiffies(GRACE.min(refresh)), tcp }
+        Self {
+            proofs: PROOFS,
+            skipped: SKIPPED,
+            refresh: jiffies(refresh),
+            idle: jiffies(idle),
+            grace: jiffies(GRACE.min(refresh)),
+            tcp,
+        }
     }
 }
 

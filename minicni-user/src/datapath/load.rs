@@ -6,10 +6,10 @@ use aya::{
     programs::{ProgramError, SchedClassifier},
 };
 use minicni_common::{
-    Counters, Endpoint, Flow, FlowKey4, FlowKey6, Note4, Note6,
+    Bucket, Counters, Endpoint, Flow, FlowKey4, FlowKey6, Note4, Note6,
     names::{
-        COUNTERS, EGRESS, ENDPOINTS, FLOWS4, FLOWS6, GENERATION_ENTRIES, GENERATIONS, INGRESS, MAPS, MAX_ENDPOINTS,
-        MAX_FLOWS, MapName, NOTE_ENTRIES, NOTES4, NOTES6, constants,
+        BUCKETS, COUNTERS, EGRESS, ENDPOINTS, FLOWS4, FLOWS6, GENERATION_ENTRIES, GENERATIONS, INGRESS, MAPS,
+        MAX_ENDPOINTS, MAX_FLOWS, MapName, NOTE_ENTRIES, NOTES4, NOTES6, SKETCH, constants,
     },
 };
 
@@ -37,6 +37,7 @@ pub fn load(pins: &Pins, object: &[u8], constants: &Constants, log_level: u8) ->
     }
     let mut ebpf = loader
         .override_global(constants::PROOFS, &constants.proofs, true)
+        .override_global(constants::SKIPPED, &constants.skipped, true)
         .override_global(constants::REFRESH, &constants.refresh, true)
         .override_global(constants::IDLE, &constants.idle, true)
         .override_global(constants::GRACE, &constants.grace, true)
@@ -114,7 +115,7 @@ pub(super) const ENDPOINT_SHAPE: Shape =
     Shape::new(ENDPOINTS, MapType::Hash, size_of::<u32>(), size_of::<Endpoint>(), MAX_ENDPOINTS);
 
 /// The shapes of the maps that the object declares.
-fn shapes() -> [Shape; 7] {
+fn shapes() -> [Shape; 8] {
     const INDEX: usize = size_of::<u32>();
     [
         ENDPOINT_SHAPE,
@@ -122,6 +123,7 @@ fn shapes() -> [Shape; 7] {
         Shape::new(FLOWS6, MapType::LruHash, size_of::<FlowKey6>(), size_of::<Flow>(), MAX_FLOWS),
         Shape::new(NOTES4, MapType::Array, INDEX, size_of::<Note4>(), NOTE_ENTRIES),
         Shape::new(NOTES6, MapType::Array, INDEX, size_of::<Note6>(), NOTE_ENTRIES),
+        Shape::new(SKETCH, MapType::Array, INDEX, size_of::<Bucket>(), BUCKETS),
         Shape::new(GENERATIONS, MapType::Array, INDEX, size_of::<u64>(), GENERATION_ENTRIES),
         Shape::new(COUNTERS, MapType::PerCpuArray, INDEX, size_of::<Counters>(), 1),
     ]

@@ -9,6 +9,7 @@ mod forged;
 mod fuzz;
 mod ipv4;
 mod ipv6;
+mod newcomers;
 mod older;
 mod packets;
 mod promotion;

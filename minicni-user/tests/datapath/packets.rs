@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use etherparse::{LinkSlice, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
-use minicni_common::{FlowKey4, FlowKey6};
+use minicni_common::{FlowKey4, FlowKey6, tag};
 
 use crate::bench::Pod;
 
@@ -56,8 +56,18 @@ impl Frame {
         Self { destination_mac, source_mac, ttl: self.ttl - 1, ..self.clone() }
     }
 
+    /// The hash of the frame's flow.
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash_and_direction().0
+    }
+
     /// The tag that `ingress` gives the frame when it notes it.
     pub(crate) fn tag(&self) -> u16 {
+        let (hash, direction) = self.hash_and_direction();
+        tag(hash, direction)
+    }
+
+    fn hash_and_direction(&self) -> (u64, u32) {
         let protocol = if self.tcp.is_some() { 6 } else { 17 };
         let ((source, source_port), (destination, destination_port)) = (self.source, self.destination);
         match (source, destination) {
@@ -65,13 +75,13 @@ impl Frame {
                 let word = |address: std::net::Ipv4Addr| u32::from_ne_bytes(address.octets());
                 let ends = ((word(source), source_port), (word(destination), destination_port));
                 let (key, direction) = FlowKey4::new(ends.0, ends.1, protocol);
-                key.tag(direction)
+                (key.hash(), direction)
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 let word = |address: std::net::Ipv6Addr| u128::from_ne_bytes(address.octets());
                 let ends = ((word(source), source_port), (word(destination), destination_port));
                 let (key, direction) = FlowKey6::new(ends.0, ends.1, protocol);
-                key.tag(direction)
+                (key.hash(), direction)
             }
             _ => panic!("from {source} to {destination}"),
         }

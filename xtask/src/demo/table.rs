@@ -36,7 +36,7 @@ pub(super) fn render(rows: &[Row]) -> String {
     }
     text + "\n\n\
             Round trips are medians of 2,000 requests of one byte; the share on the fast path is that of TCP, then UDP.\n\
-            A flow gets there after eight packets each way. Translated flows, and those with the node itself, stay\n\
+            A flow gets there after some twelve packets each way. Translated flows, and those with the node itself, stay\n\
             in the kernel's stack."
 }
 
