@@ -1,4 +1,4 @@
-//! Everything a person or CI runs: build-ebpf, demo, test, conformance, bench.
+//! Everything a person or CI runs: build-ebpf, demo, test, conformance, bench, image.
 //!
 //! The library holds what the subcommands and the tests in `tests/` share: above all the [`lab`], which makes nodes
 //! and pods out of namespaces.
@@ -10,6 +10,8 @@ pub mod conformance;
 pub mod debian;
 pub mod demo;
 pub mod ebpf;
+pub mod image;
 pub mod lab;
+pub mod manifests;
 pub mod test;
 pub mod traps;

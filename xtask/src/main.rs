@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, conformance, demo, ebpf, test};
+use xtask::{bench, conformance, demo, ebpf, image, manifests, test};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Builds, shows, tests and measures minicni")]
@@ -24,6 +24,10 @@ enum Command {
     Conformance(conformance::Arguments),
     /// Builds the eBPF object that user space embeds, the same bytes wherever it is built
     BuildEbpf(ebpf::Arguments),
+    /// Builds the container image, without a container runtime
+    Image(image::Arguments),
+    /// Writes deploy/minicni.yaml, which is made of deploy/base
+    Manifests(manifests::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +37,8 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Conformance(arguments) => conformance::run(&arguments),
         Command::BuildEbpf(arguments) => ebpf::run(&arguments),
+        Command::Image(arguments) => image::run(&arguments),
+        Command::Manifests(arguments) => manifests::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,7 +8,10 @@ use nix::unistd::geteuid;
 use crate::{
     command,
     debian::{self, Tool},
-    lab::Programs,
+    lab::{
+        Programs,
+        kubernetes::{Component, binaries},
+    },
     traps,
 };
 
@@ -56,7 +59,7 @@ const fn tool(program: &'static str, package: &'static str, purpose: &'static st
 }
 
 /// Test modules that need root, by the beginning of their names.
-const PRIVILEGED: [&str; 2] = ["link::", "daemon::tests::"];
+const PRIVILEGED: [&str; 3] = ["link::", "daemon::tests::", "daemon::firewall::table::"];
 
 /// Builds and runs the tests.
 pub fn run(arguments: &Arguments) -> Result<()> {
@@ -88,6 +91,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         );
     }
     debian::need(&TOOLS)?;
+    // A test would build it silently.
+    binaries::need(&Component::OF_API_SERVER)?;
     // The tests execute both programs.
     command::run(cargo().args(["build", "--workspace", "--bins"]))?;
     command::run(cargo().args(["test", "--workspace"]).args(&arguments.rest))?;

@@ -1,5 +1,7 @@
 //! What the daemon tells over HTTP. Needs root.
 
+#![expect(clippy::float_cmp, reason = "all that is compared for equality are whole numbers")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

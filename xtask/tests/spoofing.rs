@@ -49,6 +49,11 @@ fn send(netns: &Netns, frame: &[u8]) {
     assert_eq!(usize::try_from(sent.unwrap()), Ok(frame.len()), "{}", std::io::Error::last_os_error());
 }
 
+/// The MAC address of an interface of this thread's namespace.
+fn mac(name: &str) -> [u8; 6] {
+    Socket::open().unwrap().link_by_name(name).unwrap().unwrap().mac.unwrap().0
+}
+
 #[test]
 fn a_foreign_source_address_is_dropped_behind_any_number_of_vlan_tags() {
     let mut lab = Lab::with_families("mnispoof-vlan", 1, Programs::beside_us().unwrap(), Families::V6).unwrap();
@@ -57,11 +62,8 @@ fn a_foreign_source_address_is_dropped_behind_any_number_of_vlan_tags() {
     let (a, b) = (node.pod("a").unwrap(), node.pod("b").unwrap());
     let receiver = b.netns.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, PORT)).unwrap()).unwrap();
     receiver.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-    let mac = |netns: &Netns, name: &str| {
-        let link = netns.run(|| Socket::open().unwrap().link_by_name(name).unwrap()).unwrap();
-        link.unwrap().mac.unwrap().0
-    };
-    let (own, host) = (mac(&a.netns, "eth0"), mac(&node.netns, a.host_interface().unwrap()));
+    let own = a.netns.run(|| mac("eth0")).unwrap();
+    let host = node.netns.run(|| mac(a.host_interface().unwrap())).unwrap();
     let frame =
         |source, tags: &[[u8; 4]]| [&host[..], &own, &tags.concat(), &packet(source, b.address6().unwrap())].concat();
     send(&a.netns, &frame(a.address6().unwrap(), &[]));
@@ -74,4 +76,29 @@ fn a_foreign_source_address_is_dropped_behind_any_number_of_vlan_tags() {
         assert!(receiver.recv_from(&mut [0; 8]).is_err(), "a stranger's packet arrived behind {tags:?}");
     }
     assert_eq!(node.counters().spoofed_source, 5);
+}
+
+#[test]
+fn without_the_programs_a_foreign_source_address_is_dropped_too_unless_the_pod_may_use_any() {
+    let lab = Lab::with_families("mnispoof-route", 1, Programs::beside_us().unwrap(), Families::V6).unwrap();
+    let node = &lab.nodes[0];
+    node.start_daemon_with(&lab.nodes_file(), &["--datapath", "route"]).unwrap();
+    let b = node.pod("b").unwrap();
+    let receiver = b.netns.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, PORT)).unwrap()).unwrap();
+    receiver.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    for (name, checked) in [("honest", true), ("router", false)] {
+        let mut pod = node.sandbox(name).unwrap();
+        if !checked {
+            pod.config["args"] = serde_json::json!({ "cni": { "spoofCheck": "off" } });
+        }
+        pod.add(node).unwrap();
+        let host = node.netns.run(|| mac(pod.host_interface().unwrap())).unwrap();
+        let own = pod.netns.run(|| mac("eth0")).unwrap();
+        let arrives = |source| {
+            send(&pod.netns, &[&host[..], &own, &packet(source, b.address6().unwrap())].concat());
+            receiver.recv_from(&mut [0; 8]).is_ok()
+        };
+        assert!(arrives(pod.address6().unwrap()), "{name}: its own address");
+        assert_eq!(arrives(STRANGER), !checked, "{name}: a stranger's");
+    }
 }

@@ -2,8 +2,10 @@
 
 mod daemon;
 mod endpoints;
+mod install;
 mod ipam;
 mod status;
+mod uninstall;
 mod uplinks;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -32,16 +34,18 @@ enum Command {
     Status(status::Status),
     /// Look at the leases of pods, and release what was left behind
     Ipam(ipam::Ipam),
+    /// Take minicni off this node: configuration, routes, programs, state, plugin
+    Uninstall(uninstall::Uninstall),
 }
 
 /// Where a node keeps its state; the same in every subcommand and in the network configuration.
 #[derive(Args, Clone, Debug)]
 struct Directories {
     /// Directory of the leases and of node.json
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+    #[arg(long, env = "MINICNI_STATE_DIR", value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
     state_dir: PathBuf,
     /// Directory of the pinned programs and maps, on a bpf file system
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_BPF_DIR)]
+    #[arg(long, env = "MINICNI_BPF_DIR", value_name = "DIR", default_value = DEFAULT_BPF_DIR)]
     bpf_dir: PathBuf,
 }
 
@@ -61,6 +65,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Run(run) => daemon::run(run),
         Command::Status(status) => status::run(&status),
         Command::Ipam(ipam) => ipam::run(&ipam),
+        Command::Uninstall(uninstall) => uninstall::run(&uninstall),
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use tracing::{error, info, warn};
 
 use super::{
+    firewall::former,
     nodes::Node,
     plan::{LocalPrefix, same_family},
     problems::{Problems, Reason},
@@ -150,6 +151,7 @@ impl Host {
         let facts = Facts::new(self.mode.clone()).map(|facts| Facts {
             node: Some(me.to_owned()),
             pod_cidrs: node.pod_cidrs.clone(),
+            former_pod_cidrs: former::prefixes(&self.options.state, &node.pod_cidrs),
             // An uplink that is down for a moment keeps its MTU.
             mtu: mtu.or(report.pod_mtu).or_else(|| Facts::read(&self.options.state).ok().flatten()?.mtu),
             ..facts

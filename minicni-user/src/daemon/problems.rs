@@ -9,6 +9,10 @@ use crate::node::Reported;
 pub enum Reason {
     /// The nodes of the cluster cannot be read.
     NodesUnreadable,
+    /// A Node has a field that cannot be used, or lacks one.
+    NodeMalformed,
+    /// A node has an address that is another's.
+    AddressConflict,
     /// No Node has this node's name.
     NodeMissing,
     /// A node has no pod CIDR.
@@ -31,8 +35,20 @@ pub enum Reason {
     HostNotPrepared,
     /// Leases of pods that are gone could not be released.
     LeasesNotSwept,
+    /// Pods do not get this node's address where they leave the cluster, or not as they should.
+    MasqueradeFailed,
+    /// Somebody's firewall may drop what pods send, or nobody knows whether it does.
+    ForwardBlocked,
     /// Changes of firewall rules are not noticed.
     RulesUnheard,
+    /// The plugin could not be installed.
+    PluginNotInstalled,
+    /// The network configuration could not be installed.
+    ConfigurationNotInstalled,
+    /// A plugin that the network configuration chains behind minicni is not there.
+    ChainedPluginMissing,
+    /// The container runtime takes the network configuration of somebody else.
+    OtherNetworkConfigurationFirst,
     /// Nobody can ask for metrics.
     MetricsUnavailable,
 }
@@ -77,6 +93,11 @@ impl Problems {
     /// Adds problems of one kind.
     pub fn extend<M: fmt::Display>(&mut self, reason: Reason, messages: impl IntoIterator<Item = M>) {
         messages.into_iter().for_each(|message| self.add(reason, message));
+    }
+
+    /// Drops those of one kind, because another problem says it better.
+    pub fn forget(&mut self, reason: Reason) {
+        self.0.retain(|problem| problem.reason != reason);
     }
 
     /// All of them.

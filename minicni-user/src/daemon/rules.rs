@@ -18,6 +18,7 @@ use prometheus_client::metrics::counter::Counter;
 use tracing::debug;
 
 use self::sources::{DeafError, Source};
+use super::firewall::Doorbell;
 use crate::datapath::{Generations, Pins};
 
 /// How long after a change the flows are called: what else changes meanwhile is covered by the same call.
@@ -34,8 +35,8 @@ pub(super) struct Rules {
 
 impl Rules {
     /// Starts to listen in the network namespace of this thread, until the process ends. What happens from now on is not
-    /// missed. Counts in `calls` how often the flows were called.
-    pub(super) fn listen(pins: Pins, calls: Counter) -> io::Result<Self> {
+    /// missed. Counts in `calls` how often the flows were called, and rings for the firewall each time.
+    pub(super) fn listen(pins: Pins, calls: Counter, firewall: Doorbell) -> io::Result<Self> {
         let mut listener = Listener::open();
         let problems = Arc::new(Mutex::new(listener.problems()));
         let rules = Self { problems: Arc::clone(&problems) };
@@ -43,6 +44,7 @@ impl Rules {
             loop {
                 // The first time, and after it was opened anew, for whatever happened while nobody listened.
                 let bumped = bump(&pins);
+                firewall.ring();
                 calls.inc();
                 *locked(&problems) = listener.problems().into_iter().chain(bumped.err()).collect();
                 if !listener.changed() {

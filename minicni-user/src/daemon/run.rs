@@ -9,6 +9,7 @@ use std::{
 
 use nix::unistd::gethostname;
 use prometheus_client::registry::Registry;
+use serde_json::{Map, Value};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{MissedTickBehavior, interval},
@@ -16,24 +17,26 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    file::{self, NodesFile},
+    file,
+    firewall::{Firewall, Masquerade},
     health::Health,
     host::Host,
     http::Server,
+    install::{self, Installer},
     logs,
     metrics::Metrics,
-    nodes::Node,
     problems::{Problems, Reason},
     reconcile::{Report, reconcile},
     routes::Kernel,
     rules::Rules,
+    source::{ApiError, Availability, Source, SourceOptions},
     sweep::{Limits, Sweeper},
     underlay,
     watch::RouteWatch,
 };
 use crate::{
     datapath::Pins,
-    node::{Datapath, Mode, NodeError, StateDir},
+    node::{DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, Datapath, Mode, NodeError, StateDir},
 };
 
 /// How often everything is looked at without a reason.
@@ -45,8 +48,8 @@ const CLAIM_LIMIT: Duration = Duration::from_secs(1);
 /// What the daemon is told on its command line.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The file of Node objects.
-    pub nodes: PathBuf,
+    /// Where the nodes are known from.
+    pub source: SourceOptions,
     /// This node's name among them; the host's name where nobody says.
     pub node_name: Option<String>,
     /// Where the state is.
@@ -59,10 +62,31 @@ pub struct Options {
     pub underlay: underlay::Settings,
     /// The MTU for pods; the uplink's, less what the tunnel adds, where nobody says.
     pub mtu: Option<u32>,
+    /// What pods get this node's address for.
+    pub masquerade: Masquerade,
     /// Where to listen for those who ask for metrics, if anywhere.
     pub metrics: Option<SocketAddr>,
     /// The level of the eBPF programs' log, as aya-log counts.
     pub ebpf_log_level: u8,
+    /// What to install for the container runtime.
+    pub install: install::Options,
+}
+
+impl Options {
+    /// What the plugin has to be told in the network configuration to find what the daemon was told.
+    fn for_plugin(&self) -> Map<String, Value> {
+        let mut settings = Map::new();
+        let mut differs = |key: &str, value: Value, default: &str| {
+            if value != *default {
+                settings.insert(key.to_owned(), value);
+            }
+        };
+        differs("stateDir", self.state.root().to_string_lossy().into(), DEFAULT_STATE_DIR);
+        differs("bpfDir", self.pins.root().to_string_lossy().into(), DEFAULT_BPF_DIR);
+        differs("datapath", self.datapath.to_string().into(), &Datapath::default().to_string());
+        settings.extend(self.mtu.map(|mtu| ("mtu".to_owned(), mtu.into())));
+        settings
+    }
 }
 
 /// Why the daemon cannot run.
@@ -80,6 +104,9 @@ pub enum RunError {
     /// The file of Node objects cannot be watched.
     #[error(transparent)]
     File(#[from] file::FileError),
+    /// The Kubernetes API cannot be asked.
+    #[error(transparent)]
+    Api(#[from] ApiError),
     /// The routes cannot be watched.
     #[error(transparent)]
     Watch(#[from] super::watch::WatchError),
@@ -106,13 +133,17 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     };
     // Subscribed first, so that no change between looking and listening is missed.
     let mut watch = RouteWatch::new()?;
+    let firewall = Firewall::start(options.state.clone(), options.masquerade.clone())
+        .map_err(system("start the thread that keeps firewall rules"))?;
     let (mut registry, health) = (Registry::default(), Health::new());
     let metrics = Metrics::new(&mut registry, health.clone(), options.state.clone(), options.pins.clone());
     let server = options.metrics.map(|address| Server::start(address, registry, health)).transpose();
     let server = server.map_err(system("start the thread that answers for metrics"))?;
-    let rules = Rules::listen(options.pins.clone(), metrics.rule_changes.clone())
+    let rules = Rules::listen(options.pins.clone(), metrics.rule_changes.clone(), firewall.doorbell())
         .map_err(system("start the thread that listens for rules"))?;
-    let mut file = NodesFile::watch(&options.nodes)?;
+    let source = Source::open(&options.source, &me, metrics.nodes.clone()).await?;
+    let mut runtime =
+        install::Watch::new(&options.install).map_err(system("watch the container runtime's directories"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(system("listen for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("listen for SIGINT"))?;
     let mut timer = interval(RESYNC);
@@ -123,11 +154,12 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let mut daemon = Daemon {
         host: Host::prepare(&options)?,
         rules,
+        firewall,
         metrics,
         server,
         sweeper: Sweeper::new(options.state.clone(), options.pins.clone(), Limits::DAEMON),
-        nodes: None,
-        file_error: None,
+        installer: Installer::new(options.install.clone(), options.for_plugin()),
+        source,
         at_home: false,
         kernel: Kernel::new()?,
         me,
@@ -136,18 +168,11 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     if ebpf_log_level > 0 {
         logs::forward(&pins);
     }
-    info!(node = daemon.me, datapath = %daemon.host.mode(), "started");
+    info!(node = daemon.me, nodes = %daemon.source, datapath = %daemon.host.mode(), "started");
     // The timer's first tick is at once.
     loop {
         tokio::select! {
-            changed = file.next_change() => {
-                if let Err(error) = changed {
-                    warn!(%error, "the file of nodes is read by timer only");
-                    daemon.metrics.nodes.restarted();
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-                daemon.read_nodes();
-            }
+            () = daemon.source.changed() => {}
             changed = watch.changed() => {
                 if let Err(error) = changed {
                     warn!(%error, "listening anew");
@@ -155,10 +180,12 @@ pub async fn run(options: Options) -> Result<(), RunError> {
                     watch = RouteWatch::new()?;
                 }
             }
+            () = runtime.changed() => daemon.installer.look_again(),
             _ = timer.tick() => {
-                daemon.read_nodes();
+                daemon.source.look();
                 daemon.host.keep_prepared();
                 daemon.sweep();
+                daemon.installer.look_again();
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -191,40 +218,19 @@ struct Daemon {
     me: String,
     host: Host,
     rules: Rules,
+    firewall: Firewall,
     metrics: Metrics,
     /// `None` where nobody may ask.
     server: Option<Server>,
     sweeper: Sweeper,
+    installer: Installer,
     kernel: Kernel,
-    /// The last good ones.
-    nodes: Option<Vec<Node>>,
-    file_error: Option<String>,
+    source: Source,
     /// Whether this network namespace has the node's address, so that pods' devices would be here.
     at_home: bool,
 }
 
 impl Daemon {
-    fn read_nodes(&mut self) {
-        match file::read(&self.options.nodes) {
-            Ok(nodes) => {
-                if self.file_error.take().is_some() || self.nodes.is_none() {
-                    info!(nodes = nodes.len(), file = %self.options.nodes.display(), "nodes read");
-                }
-                self.metrics.nodes.answered(nodes.len());
-                self.nodes = Some(nodes);
-            }
-            Err(error) => {
-                let error = error.to_string();
-                if self.file_error.as_ref() != Some(&error) {
-                    let kept = self.nodes.as_ref().map_or("there are none yet", |_| "the last good ones stay");
-                    warn!(error, "nodes not read; {kept}");
-                }
-                self.metrics.nodes.failed();
-                self.file_error = Some(error);
-            }
-        }
-    }
-
     /// Releases the leases of pods that are gone. In another namespace than the host's every pod would seem to be.
     fn sweep(&mut self) {
         if self.at_home {
@@ -235,8 +241,10 @@ impl Daemon {
     /// One pass: routes, then what the plugin and people read.
     async fn pass(&mut self) {
         let mut problems = Problems::default();
-        problems.extend(Reason::NodesUnreadable, &self.file_error);
-        if let Some(nodes) = &self.nodes {
+        self.source.problems(&mut problems);
+        let mut availability = None;
+        if let Some(nodes) = self.source.nodes() {
+            self.firewall.keep(nodes, &self.me).await;
             let start = Instant::now();
             match reconcile(nodes, &self.me, &self.options.underlay, &self.kernel).await {
                 Ok(report) => {
@@ -246,6 +254,15 @@ impl Daemon {
                     self.host.routes_changed(&report, &mut problems);
                     self.host.keep_uplinks(&report, &mut problems);
                     self.host.publish(nodes, &self.me, &report, self.options.mtu, &mut problems);
+                    // What kept the host from being published was found last.
+                    let refused = self.source.own_refused();
+                    availability = match refused.or(problems.all().last()) {
+                        Some(problem) if !self.host.is_published() => Some(Availability::down(problem)),
+                        _ => Some(Availability::up()),
+                    };
+                    if refused.is_some() {
+                        problems.forget(Reason::NodeMissing);
+                    }
                 }
                 Err(error) => {
                     self.metrics.unreadable();
@@ -256,13 +273,16 @@ impl Daemon {
         if matches!(self.host.mode(), Mode::Ebpf { .. }) {
             problems.extend(Reason::RulesUnheard, self.rules.problems());
         }
+        self.firewall.tell(&mut problems);
         problems.extend(Reason::LeasesNotSwept, self.sweeper.problems());
+        self.installer.keep(self.host.is_published(), &mut problems);
         problems.extend(Reason::MetricsUnavailable, self.server.as_ref().and_then(Server::problem));
         if self.host.is_published() {
             self.metrics.ready();
         }
         self.metrics.passed(self.host.mode(), &problems);
         self.host.tell(&problems);
+        self.source.tell(availability, &problems);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::link::{
 };
 
 /// The device's name.
-pub(super) const DEVICE: &str = "minicni-vxlan";
+pub const DEVICE: &str = "minicni-vxlan";
 
 /// The mark by which the device is known as ours, whatever its configuration is.
 const ALIAS: &str = "minicni: to the pods of other nodes";
@@ -116,6 +116,11 @@ impl Tunnel {
 
 fn is_ours(link: &LinkInfo) -> bool {
     link.vxlan.is_some() && link.alias.as_deref() == Some(ALIAS)
+}
+
+/// Whether there is anything for [`remove`].
+pub fn is_there() -> Result<bool, TunnelError> {
+    Ok(Socket::open()?.link_by_name(DEVICE)?.is_some_and(|link| is_ours(&link)))
 }
 
 /// Removes the device, and the routes through it with it. Says whether there was one; somebody else's stays.

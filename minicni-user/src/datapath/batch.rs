@@ -20,8 +20,8 @@ const ENTRIES: u32 = 1024;
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Batch {
-    in_batch: u64,
-    out_batch: u64,
+    from: u64,
+    to: u64,
     keys: u64,
     values: u64,
     count: u32,
@@ -40,8 +40,8 @@ pub(super) fn each_value<K: Pod, V: Pod>(map: BorrowedFd<'_>, mut show: impl FnM
     let mut first = true;
     loop {
         let mut batch = Batch {
-            in_batch: if first { 0 } else { (&raw const position) as u64 },
-            out_batch: (&raw mut position) as u64,
+            from: if first { 0 } else { (&raw const position) as u64 },
+            to: (&raw mut position) as u64,
             keys: keys.as_mut_ptr() as u64,
             values: values.as_mut_ptr() as u64,
             count: ENTRIES,

@@ -11,7 +11,7 @@ use std::{
 
 use aya::{
     programs::{
-        LinkOrder, ProgramError, ProgramInfo, SchedClassifier, TcAttachType,
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
         links::{FdLink, LinkError, PinnedLink},
         tc::TcAttachOptions,
     },
@@ -20,7 +20,7 @@ use aya::{
 use minicni_common::names::{EGRESS, INGRESS};
 use nix::errno::Errno;
 
-use super::{DatapathError, Pins};
+use super::{DatapathError, Pins, syscall};
 
 /// A hook, and with it the program that belongs there.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -44,6 +44,14 @@ impl Hook {
         }
     }
 
+    /// `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` of linux/bpf.h.
+    fn number(self) -> u32 {
+        match self {
+            Self::Ingress => 46,
+            Self::Egress => 47,
+        }
+    }
+
     fn pin(self, pins: &Pins, ifindex: u32) -> PathBuf {
         pins.links().join(format!("{ifindex}-{}", self.program()))
     }
@@ -61,7 +69,7 @@ fn hooks(pins: &Pins) -> Result<[(Hook, u32); 2], DatapathError> {
 /// Says whether the kernel has TCX.
 pub fn attach_tcx(pins: &Pins, ifindex: u32, name: &str) -> Result<bool, DatapathError> {
     for (hook, id) in hooks(pins)? {
-        let Some(attached) = query(name, hook)? else { return Ok(false) };
+        let Some(attached) = query(ifindex, name, hook)? else { return Ok(false) };
         let pin = hook.pin(pins, ifindex);
         if attached.contains(&id) && pin.exists() {
             continue;
@@ -76,7 +84,9 @@ pub fn attach_tcx(pins: &Pins, ifindex: u32, name: &str) -> Result<bool, Datapat
 /// Whether both hooks of an interface have the pinned programs by links of ours.
 pub fn has_tcx(pins: &Pins, ifindex: u32, name: &str) -> Result<bool, DatapathError> {
     for (hook, id) in hooks(pins)? {
-        if !query(name, hook)?.is_some_and(|attached| attached.contains(&id)) || !hook.pin(pins, ifindex).exists() {
+        if !query(ifindex, name, hook)?.is_some_and(|attached| attached.contains(&id))
+            || !hook.pin(pins, ifindex).exists()
+        {
             return Ok(false);
         }
     }
@@ -99,11 +109,11 @@ pub fn links(pins: &Pins) -> Result<BTreeSet<u32>, DatapathError> {
 }
 
 /// The ids of all programs on a hook; `None` where the kernel has no TCX.
-fn query(name: &str, hook: Hook) -> Result<Option<Vec<u32>>, DatapathError> {
-    match SchedClassifier::query_tcx(name, hook.kind()) {
-        Ok((_, programs)) => Ok(Some(programs.iter().map(ProgramInfo::id).collect())),
-        Err(ProgramError::SyscallError(error)) if is(&error, Errno::EINVAL) => Ok(None),
-        Err(error) => Err(attach_error("look for programs on", name)(error)),
+fn query(ifindex: u32, name: &str, hook: Hook) -> Result<Option<Vec<u32>>, DatapathError> {
+    match syscall::program_ids(ifindex, hook.number()) {
+        Ok(programs) => Ok(Some(programs)),
+        Err(error) if is(&error, Errno::EINVAL) => Ok(None),
+        Err(error) => Err(attach_error("look for programs on", name)(error.into())),
     }
 }
 

@@ -10,6 +10,7 @@ mod load;
 mod maps;
 mod older;
 mod pins;
+mod syscall;
 
 pub use constants::Constants;
 pub use error::DatapathError;

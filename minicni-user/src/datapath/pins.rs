@@ -1,18 +1,19 @@
 use std::{
     fs,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
-use aya::programs::{ProgramFd, ProgramInfo};
+use aya::programs::ProgramError;
 use minicni_common::names::{EGRESS, INGRESS, LAYOUT_VERSION, MapName};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use super::DatapathError;
+use super::{DatapathError, syscall};
 
 /// Where programs and maps are pinned: `<bpfDir>/<layout version>/`, and links to uplinks: `<bpfDir>/links/`.
 #[derive(Clone, Debug)]
 pub struct Pins {
+    root: PathBuf,
     dir: PathBuf,
     links: PathBuf,
 }
@@ -20,7 +21,12 @@ pub struct Pins {
 impl Pins {
     /// The pins below `bpf_dir`, which need not exist yet.
     pub fn new(bpf_dir: &Path) -> Self {
-        Self { dir: bpf_dir.join(LAYOUT_VERSION), links: bpf_dir.join("links") }
+        Self { root: bpf_dir.to_owned(), dir: bpf_dir.join(LAYOUT_VERSION), links: bpf_dir.join("links") }
+    }
+
+    /// The directory in which those of all layout versions are.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The directory of the pins.
@@ -88,9 +94,11 @@ impl Pins {
     // Not `SchedClassifier::from_pin`, which probes the kernel for features and takes ten times as long.
     fn open_program(&self, name: &str) -> Result<Program, DatapathError> {
         let path = self.program(name);
-        ProgramInfo::from_pin(&path)
-            .and_then(|info| Ok(Program { id: info.id(), fd: info.fd()? }))
-            .map_err(|source| DatapathError::OpenProgram { path, source })
+        let open = || -> Result<Program, ProgramError> {
+            let fd = syscall::open_pin(&path)?;
+            Ok(Program { id: syscall::program_id(fd.as_fd())?, fd })
+        };
+        open().map_err(|source| DatapathError::OpenProgram { path, source })
     }
 }
 
@@ -104,7 +112,7 @@ pub struct Programs {
 #[derive(Debug)]
 struct Program {
     id: u32,
-    fd: ProgramFd,
+    fd: OwnedFd,
 }
 
 impl Programs {

@@ -126,7 +126,9 @@ fn parenthesised(reason: &str) -> String {
 fn hint(errno: Errno) -> &'static str {
     match errno {
         Errno::EPERM | Errno::EACCES => "; this needs root, or CAP_NET_ADMIN and CAP_SYS_ADMIN",
-        Errno::EROFS => "; /proc/sys is mounted read-only here, the container must be privileged",
+        Errno::EROFS => {
+            "; /proc/sys is mounted read-only here; mount the host's /proc/sys/net writable elsewhere, see --proc-sys"
+        }
         Errno::ENOBUFS => "; the kernel had no memory left for its answers",
         _ => "",
     }

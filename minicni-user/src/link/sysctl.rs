@@ -7,9 +7,20 @@ use std::{
     fs::{self, OpenOptions},
     io::Write as _,
     path::{Component, Path, PathBuf},
+    sync::OnceLock,
 };
 
 use super::{LinkError, error::errno_of};
+
+const ROOT: &str = "/proc/sys";
+static OTHER_ROOT: OnceLock<PathBuf> = OnceLock::new();
+
+/// Looks for the settings below another directory from now on: that of a container is mounted read-only, and the host's can
+/// be mounted elsewhere. Only the first call counts.
+pub fn set_root(root: PathBuf) {
+    // Who comes second asks for the same: it is one program's option.
+    let _ = OTHER_ROOT.set(root);
+}
 
 /// The path of a device's setting: `net/<family>/conf/<device>/<setting>`, `family` being `ipv4` or `ipv6`.
 pub fn device_key(family: &str, device: &str, setting: &str) -> Result<String, LinkError> {
@@ -57,7 +68,7 @@ fn path(key: &str) -> Result<PathBuf, LinkError> {
             reason: "it must be a path below /proc/sys without '..', such as net/ipv4/ip_forward",
         });
     }
-    Ok(Path::new("/proc/sys").join(key))
+    Ok(OTHER_ROOT.get().map_or(Path::new(ROOT), PathBuf::as_path).join(key))
 }
 
 fn failed(action: String, key: &str, error: &std::io::Error) -> LinkError {

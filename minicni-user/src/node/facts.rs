@@ -21,6 +21,9 @@ pub struct Facts {
     /// The prefixes of this node's pods, the cluster's primary family first; empty where no daemon knows them.
     #[serde(default)]
     pub pod_cidrs: Vec<IpNet>,
+    /// Prefixes that this node had before, and that pods still have addresses of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_pod_cidrs: Vec<IpNet>,
     /// The MTU for pods in bytes, where a daemon found it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
@@ -32,7 +35,16 @@ impl Facts {
     /// Facts that only tell the datapath, of this boot and of the calling thread's namespace.
     pub fn new(datapath: Mode) -> Result<Self, NodeError> {
         let netns = Some(Netns::own_number()?);
-        Ok(Self { boot_id: boot_id()?, netns, node: None, pod_cidrs: Vec::new(), mtu: None, datapath })
+        let boot_id = boot_id()?;
+        Ok(Self {
+            boot_id,
+            netns,
+            node: None,
+            pod_cidrs: Vec::new(),
+            former_pod_cidrs: Vec::new(),
+            mtu: None,
+            datapath,
+        })
     }
 
     /// Reads what was written in this boot; `None` where nothing was.

@@ -25,5 +25,9 @@ pub use mode::{Datapath, Mode};
 pub use prepare::{Settings, prepare};
 pub use state::{DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, StateDir, boot_id};
 
+/// The group (`ip link show group …`) of the pods' interfaces on which no program looks after source addresses; the number
+/// is ours ("mni" and 4).
+pub const CHECKED_GROUP: u32 = 0x6d6e_6904;
+
 /// How the names of the host's ends of the pods' veth pairs begin.
 pub const HOST_PREFIX: &str = "mni";

@@ -16,9 +16,9 @@ use crate::{
     datapath::{Endpoints, Pins, Programs},
     link::{
         LinkError, MacAddress, Netns, Request, Socket, VethEnd, address, alias, delete_root_qdisc, link_up, neighbour,
-        noqueue, route, sysctl, veth, without_link_local,
+        noqueue, route, set_group, sysctl, veth, without_link_local,
     },
-    node::{StateDir, attach},
+    node::{CHECKED_GROUP, StateDir, attach},
 };
 
 /// What is to be wired.
@@ -121,10 +121,13 @@ impl Wiring<'_> {
     /// Activates a device, and leaves it as a plugin behind us expects it: without a qdisc. No program looks after the
     /// pod's source address there, so that the kernel has to.
     fn without_programs(&self, ifindex: u32) -> Result<Vec<Request<'static>>, LinkError> {
+        let mut requests = vec![noqueue(ifindex), delete_root_qdisc(ifindex)];
         if self.flags & Endpoint::NO_SPOOF_CHECK == 0 {
             set_sysctl("ipv4", &self.names.host, "rp_filter", "1")?;
+            // What rp_filter does not do for IPv6, a rule of the daemon's does for this group.
+            requests.push(set_group(ifindex, CHECKED_GROUP));
         }
-        Ok(vec![noqueue(ifindex), delete_root_qdisc(ifindex)])
+        Ok(requests)
     }
 
     fn wire_pod(&self) -> Result<Vec<IpAddr>, LinkError> {

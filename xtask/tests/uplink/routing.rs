@@ -47,7 +47,8 @@ fn two_wires(name: &str) -> (Lab, Pod, Server) {
     }
     fs::write(file, nodes).unwrap();
     let server = Server::start(&other.netns, crate::PORT).unwrap();
-    lab.start_daemons().unwrap();
+    // Masqueraded, it would stay in the stack.
+    lab.start_daemons_with(&["--non-masquerade-cidrs", &EXTERNAL.to_string()]).unwrap();
     let pod = lab.nodes[0].pod("a").unwrap();
     (lab, pod, server)
 }

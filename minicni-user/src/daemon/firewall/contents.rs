@@ -1,0 +1,200 @@
+//! What stands in minicni's own table of nftables. Pure: reads and changes nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+
+use super::super::nodes::Node;
+use crate::node::{CHECKED_GROUP, HOST_PREFIX};
+
+/// The table. Its name and family are an interface: people look at it, and whoever uninstalls removes it.
+pub(super) const TABLE: &str = "inet minicni";
+
+/// The chain in which pods get this node's address where they leave the cluster.
+const MASQUERADE: &str = "postrouting";
+/// The chain that drops what pods without the programs send from addresses of others.
+const SOURCES: &str = "prerouting";
+
+/// What the table is to do.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Contents {
+    /// Whether there is masquerading at all.
+    pub(super) masquerade: bool,
+    /// The prefixes of this node's pods, of which the other nodes know.
+    pub(super) pods: Vec<IpNet>,
+    /// Prefixes that this node had before, with pods in them. No other node has a route to them any more.
+    pub(super) former: Vec<IpNet>,
+    /// Where pods keep their address: the pods and addresses of all nodes, and what else was asked for.
+    pub(super) cluster: Vec<IpNet>,
+}
+
+/// The parts of the table, as they are compared with what is there.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub(super) struct Parts {
+    /// The policy of each chain.
+    pub(super) chains: BTreeMap<String, Option<String>>,
+    /// The chain and the comment of each rule, in their order.
+    pub(super) rules: Vec<(String, Option<String>)>,
+    /// The elements of each set.
+    pub(super) sets: BTreeMap<String, BTreeSet<IpNet>>,
+}
+
+/// A rule and what it is for. The comment stands in the table, too.
+type Rule = (&'static str, String, &'static str);
+
+impl Contents {
+    /// What the nodes ask for, seen from the node `me`; `None` while that one has no usable pod CIDR.
+    pub(super) fn new(nodes: &[Node], me: &str, former: &[IpNet], further: &[IpNet]) -> Option<Self> {
+        let ips: BTreeSet<IpAddr> = nodes.iter().flat_map(|node| &node.internal_ips).copied().collect();
+        // As with the routes: who claims the addresses of nodes claims too much.
+        let usable = |cidr: &&IpNet| ips.range(cidr.network()..=cidr.broadcast()).next().is_none();
+        let own = nodes.iter().find(|node| node.name == me)?;
+        let pods: Vec<IpNet> = own.pod_cidrs.iter().filter(usable).map(IpNet::trunc).collect();
+        if pods.is_empty() {
+            return None;
+        }
+        let mut cluster: Vec<IpNet> = nodes.iter().flat_map(|node| &node.pod_cidrs).filter(usable).copied().collect();
+        cluster.extend(ips.iter().copied().map(IpNet::from));
+        cluster.extend(further);
+        Some(Self { masquerade: true, pods, former: former.to_vec(), cluster: IpNet::aggregate(&cluster) })
+    }
+
+    /// The prefixes of pods that may be on this node.
+    pub(super) fn local(&self) -> Vec<IpNet> {
+        self.pods.iter().chain(&self.former).copied().collect()
+    }
+
+    /// The parts as they are when nobody changed them.
+    pub(super) fn parts(&self) -> Parts {
+        let rules = self.rules();
+        Parts {
+            chains: rules.iter().map(|(chain, ..)| ((*chain).to_owned(), Some("accept".to_owned()))).collect(),
+            rules: rules.iter().map(|(chain, _, why)| ((*chain).to_owned(), Some((*why).to_owned()))).collect(),
+            sets: self.sets().into_iter().map(|(name, elements)| (name.to_owned(), elements)).collect(),
+        }
+    }
+
+    /// A script that puts the whole table in the place of whatever is there, in one transaction.
+    pub(super) fn script(&self) -> String {
+        let mut script = removal();
+        let rules = self.rules();
+        if rules.is_empty() {
+            return script;
+        }
+        let _ = writeln!(script, "table {TABLE} {{");
+        for (name, elements) in self.sets() {
+            let kind = if name.ends_with('6') { "ipv6_addr" } else { "ipv4_addr" };
+            let elements =
+                if elements.is_empty() { String::new() } else { format!("; elements = {{ {} }}", listed(&elements)) };
+            let _ = writeln!(script, "  set {name} {{ type {kind}; flags interval{elements}; }}");
+        }
+        for (chain, hook) in [
+            (MASQUERADE, "type nat hook postrouting priority srcnat"),
+            (SOURCES, "type filter hook prerouting priority raw"),
+        ] {
+            let mut own = rules.iter().filter(|rule| rule.0 == chain).peekable();
+            if own.peek().is_none() {
+                continue;
+            }
+            let _ = writeln!(script, "  chain {chain} {{\n    {hook}; policy accept;");
+            for (_, rule, why) in own {
+                let _ = writeln!(script, "    {rule} comment \"{why}\"");
+            }
+            script.push_str("  }\n");
+        }
+        script.push_str("}\n");
+        script
+    }
+
+    /// A script that makes the table this, where it is `old`, without touching what is the same; `None` where only the
+    /// whole script does.
+    pub(super) fn changes(&self, old: &Self) -> Option<String> {
+        if old.rules() != self.rules() || self.rules().is_empty() {
+            return None;
+        }
+        let (mut deletions, mut additions) = (String::new(), String::new());
+        let before = old.sets();
+        for (name, elements) in self.sets() {
+            let before = before.get(name)?;
+            for (script, verb, some) in [
+                (&mut deletions, "delete", before.difference(&elements).copied().collect::<BTreeSet<_>>()),
+                (&mut additions, "add", elements.difference(before).copied().collect()),
+            ] {
+                if !some.is_empty() {
+                    let _ = writeln!(script, "{verb} element {TABLE} {name} {{ {} }}", listed(&some));
+                }
+            }
+        }
+        Some(deletions + &additions)
+    }
+
+    fn sets(&self) -> BTreeMap<&'static str, BTreeSet<IpNet>> {
+        if !self.masquerade {
+            return BTreeMap::new();
+        }
+        let of = |prefixes: &[IpNet], ipv6| {
+            // Without what lies in another, which a set of intervals refuses.
+            let aggregated = IpNet::aggregate(&prefixes.to_vec());
+            aggregated.into_iter().filter(|prefix| prefix.addr().is_ipv6() == ipv6).collect()
+        };
+        BTreeMap::from([
+            ("pods4", of(&self.pods, false)),
+            ("pods6", of(&self.pods, true)),
+            ("former4", of(&self.former, false)),
+            ("former6", of(&self.former, true)),
+            ("cluster4", of(&self.cluster, false)),
+            ("cluster6", of(&self.cluster, true)),
+        ])
+    }
+
+    fn rules(&self) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        if self.masquerade {
+            rules.extend([
+                (MASQUERADE, format!("oifname \"{HOST_PREFIX}*\" return"), "to pods of this node"),
+                (MASQUERADE, "ip daddr 224.0.0.0/4 return".to_owned(), "multicast"),
+                (MASQUERADE, "ip6 daddr ff00::/8 return".to_owned(), "multicast"),
+            ]);
+            for (ip, family) in [("ip", '4'), ("ip6", '6')] {
+                rules.push((
+                    MASQUERADE,
+                    format!("{ip} saddr @pods{family} {ip} daddr != @cluster{family} counter masquerade fully-random"),
+                    "pods to hosts outside the cluster",
+                ));
+                rules.push((
+                    MASQUERADE,
+                    format!("{ip} saddr @former{family} counter masquerade fully-random"),
+                    "pods of prefixes that no other node routes to here any more",
+                ));
+            }
+        }
+        if self.local().iter().any(|prefix| prefix.addr().is_ipv6()) {
+            // The kernel's own rp_filter knows IPv4 alone.
+            rules.push((
+                SOURCES,
+                format!(
+                    "meta iifgroup {CHECKED_GROUP} meta nfproto ipv6 ip6 saddr != {{ ::, fe80::/10 }} fib saddr . iif oif \
+                     missing counter drop"
+                ),
+                "from a pod, and not from its address",
+            ));
+        }
+        rules
+    }
+}
+
+/// A script that removes the table, whether or not it is there.
+pub(super) fn removal() -> String {
+    format!("table {TABLE}\ndelete table {TABLE}\n")
+}
+
+fn listed(elements: &BTreeSet<IpNet>) -> String {
+    elements.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests;

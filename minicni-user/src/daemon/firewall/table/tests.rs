@@ -1,0 +1,177 @@
+//! Against the real nftables: every test runs in a network namespace of its own and needs root.
+
+use std::{fmt::Write as _, time::Instant};
+
+use nix::sched::{CloneFlags, unshare};
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
+
+use super::*;
+
+/// Runs `test` on a thread of its own, in a new network namespace that ends with it.
+fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace needs root");
+        test();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn contents(cluster: Vec<IpNet>) -> Contents {
+    let pods = vec!["10.244.0.0/24".parse().unwrap(), "fd44::/64".parse().unwrap()];
+    Contents { masquerade: true, pods, former: Vec::new(), cluster }
+}
+
+fn ruleset() -> String {
+    NFT.run(&["list", "ruleset"], "").unwrap()
+}
+
+#[test]
+fn the_table_is_written_once_and_then_as_it_was() {
+    in_namespace(|| {
+        let (mut table, wanted) = (Table::default(), contents(vec!["10.0.0.0/8".parse().unwrap()]));
+        assert!(!stands(&wanted).unwrap());
+        table.write(&wanted).unwrap();
+        assert!(stands(&wanted).unwrap());
+        let before = ruleset();
+        table.look(&wanted).unwrap();
+        assert_eq!(ruleset(), before);
+        // As another process: whatever it finds, it writes the same.
+        nft("add rule inet minicni postrouting drop").unwrap();
+        Table::default().write(&wanted).unwrap();
+        assert_eq!(ruleset(), before);
+        remove().unwrap();
+        remove().unwrap();
+        assert_eq!(ruleset(), "");
+    });
+}
+
+#[test]
+fn whatever_somebody_changes_in_the_table_is_noticed_and_repaired_and_other_tables_stay() {
+    in_namespace(|| {
+        nft("table inet other { chain c { type filter hook forward priority 0; policy accept; accept; }\n }").unwrap();
+        let (mut table, wanted) = (Table::default(), contents(vec!["10.0.0.0/8".parse().unwrap()]));
+        table.write(&wanted).unwrap();
+        let before = ruleset();
+        for change in [
+            "delete table inet minicni",
+            "flush table inet minicni",
+            "flush chain inet minicni prerouting",
+            "flush set inet minicni pods4",
+            "delete element inet minicni cluster4 { 10.0.0.0/8 }",
+            "add element inet minicni cluster4 { 11.0.0.0-11.0.0.9 }",
+            "add element inet minicni cluster6 { ::/0 }",
+            "insert rule inet minicni postrouting accept",
+            "add chain inet minicni postrouting { policy drop; }",
+            "add chain inet minicni more",
+            "add set inet minicni more { type ipv4_addr; }",
+        ] {
+            nft(change).unwrap();
+            assert!(!stands(&wanted).unwrap(), "{change}");
+            table.look(&wanted).unwrap();
+            // The order of tables is that of their making.
+            let (mut now, mut then) =
+                (ruleset().lines().map(str::to_owned).collect::<Vec<_>>(), before.lines().collect::<Vec<_>>());
+            now.sort();
+            then.sort_unstable();
+            assert_eq!(now, then, "{change}");
+        }
+    });
+}
+
+#[test]
+fn every_change_of_elements_leads_where_the_whole_script_does() {
+    in_namespace(|| {
+        let prefix = (0..64u32, 26..=32u8).prop_map(|(address, length)| {
+            let address = std::net::Ipv4Addr::from_bits(0x0a00_0000 | address);
+            IpNet::new(address.into(), length).unwrap().trunc()
+        });
+        let steps = proptest::collection::vec(proptest::collection::vec(prefix, 0..24), 2..6);
+        let config = Config { cases: 24, failure_persistence: None, ..Config::default() };
+        TestRunner::new(config)
+            .run(&steps, |steps| {
+                let mut old = contents(Vec::new());
+                nft(&old.script()).unwrap();
+                for step in steps {
+                    let new = contents(step);
+                    let changes = new.changes(&old).unwrap();
+                    prop_assert!(nft(&changes).is_ok(), "{changes}");
+                    prop_assert!(stands(&new).unwrap(), "{changes}");
+                    old = new;
+                }
+                Ok(())
+            })
+            .unwrap();
+    });
+}
+
+#[test]
+fn a_table_that_is_not_wanted_is_removed_and_not_missed() {
+    in_namespace(|| {
+        let (mut table, wanted) = (Table::default(), contents(Vec::new()));
+        table.write(&wanted).unwrap();
+        let off = Contents { masquerade: false, pods: vec!["10.244.0.0/24".parse().unwrap()], ..wanted };
+        table.write(&off).unwrap();
+        assert_eq!(ruleset(), "");
+        assert!(stands(&off).unwrap());
+        table.look(&off).unwrap();
+    });
+}
+
+#[test]
+fn a_script_that_nft_refuses_is_an_error_with_its_own_words() {
+    in_namespace(|| {
+        let error = nft("add rule inet minicni nowhere accept\n").unwrap_err().to_string();
+        assert!(error.starts_with("nft -f -: ") && error.contains("No such file or directory"), "{error}");
+        let missing = crate::daemon::firewall::tool::Tool { program: "no-such-program", ..NFT };
+        let error = missing.run(&[], "").unwrap_err().to_string();
+        assert!(error.contains("no-such-program is not installed") && error.contains("package nftables"), "{error}");
+    });
+}
+
+/// So many disjoint prefixes that none can be put together with another.
+fn apart(count: u32) -> Vec<IpNet> {
+    let of = |number: u32| {
+        let v4 = std::net::Ipv4Addr::from_bits(0x0a00_0000 + number * 512);
+        let v6 = std::net::Ipv6Addr::from_bits(0xfd44_u128 << 112 | u128::from(number) << 65);
+        [IpNet::new(v4.into(), 24).unwrap(), IpNet::new(v6.into(), 64).unwrap()]
+    };
+    (0..count).flat_map(of).collect()
+}
+
+#[test]
+fn five_thousand_nodes_are_written_within_three_seconds_also_on_a_busy_host() {
+    in_namespace(|| {
+        let mut table = Table::default();
+        let mut figures = String::new();
+        let mut step = |what: &str, wanted: &Contents, table: &mut Table| {
+            let start = Instant::now();
+            table.write(wanted).unwrap();
+            let took = start.elapsed();
+            let start = Instant::now();
+            assert!(stands(wanted).unwrap());
+            writeln!(figures, "{what}: written in {took:?}, looked at in {:?}", start.elapsed()).unwrap();
+            took
+        };
+        // As a controller hands them out, one behind the other.
+        let dense: Vec<IpNet> = (0..5_000u32)
+            .flat_map(|number| {
+                let v4 = std::net::Ipv4Addr::from_bits(0x0a00_0000 + number * 256);
+                let ip = std::net::Ipv4Addr::from_bits(0xac10_0000 + number);
+                [IpNet::new(v4.into(), 24).unwrap(), IpNet::from(std::net::IpAddr::from(ip))]
+            })
+            .collect();
+        step("5,000 nodes, dense", &contents(dense), &mut table);
+        let whole = step("5,000 nodes, nothing together", &contents(apart(5_000)), &mut table);
+        let one = step("one more", &contents(apart(5_001)), &mut table);
+        step("one less", &contents(apart(5_000)), &mut table);
+        let mut other = Table::default();
+        let anew = step("the same anew", &contents(apart(5_000)), &mut other);
+        eprint!("{figures}");
+        assert!([whole, one, anew].iter().all(|took| took.as_secs() < 3), "{figures}");
+    });
+}

@@ -1,0 +1,58 @@
+//! `image`: the container image of minicni, made without a container runtime.
+
+mod archive;
+mod packages;
+mod root;
+
+use std::{fs, path::PathBuf, time::Instant};
+
+use anyhow::{Context as _, Result};
+
+use self::root::Root;
+use crate::build;
+
+/// Arguments of `image`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The archive to write: a docker archive and an OCI layout in one
+    #[arg(long, value_name = "FILE", default_value = "target/minicni-image.tar")]
+    output: PathBuf,
+    /// What the image is called
+    #[arg(long, default_value = concat!("docker.io/library/minicni:", env!("CARGO_PKG_VERSION")))]
+    name: String,
+    /// Write the files of the image into this directory, and no archive
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+}
+
+/// Builds the programs, adds what the daemon executes, and packs all that.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let programs = build::portable()?;
+    let start = Instant::now();
+    let mut root = Root::default();
+    root.add(&programs.minicni, "usr/local/bin/minicni")?;
+    root.add(&programs.minicnid, "usr/local/bin/minicnid")?;
+    packages::add(&mut root)?;
+    if let Some(directory) = &arguments.root {
+        root.write(directory)?;
+        println!("{} files below {}", root.len(), directory.display());
+        return Ok(());
+    }
+    let image = archive::pack(&root, &arguments.name)?;
+    fs::write(&arguments.output, &image.bytes).with_context(|| format!("write {}", arguments.output.display()))?;
+    eprintln!("packed in {:.1?}", start.elapsed());
+    println!(
+        "{}: {}, {:.1} MB compressed, {:.1} MB unpacked, {}",
+        arguments.output.display(),
+        arguments.name,
+        megabytes(image.compressed),
+        megabytes(image.unpacked),
+        image.digest,
+    );
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a size for people")]
+fn megabytes(bytes: usize) -> f64 {
+    bytes as f64 / 1e6
+}
