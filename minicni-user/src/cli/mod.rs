@@ -29,7 +29,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the node daemon: load the datapath, keep a route to every other node
-    Run(daemon::Run),
+    Run(Box<daemon::Run>),
     /// Show the node: endpoints, routes, the share of the fast path, and what is wrong
     Status(status::Status),
     /// Look at the leases of pods, and release what was left behind
@@ -62,7 +62,7 @@ impl Directories {
 /// Does what the command line asks for.
 pub fn run(arguments: Arguments) -> ExitCode {
     match arguments.command {
-        Command::Run(run) => daemon::run(run),
+        Command::Run(run) => daemon::run(*run),
         Command::Status(status) => status::run(&status),
         Command::Ipam(ipam) => ipam::run(&ipam),
         Command::Uninstall(uninstall) => uninstall::run(&uninstall),
