@@ -113,7 +113,7 @@ const fn hash(addresses: u64, ports: [u16; 2], protocol: u32) -> u64 {
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "a tag is shorter, and a direction one bit")]
 pub const fn tag(hash: u64, direction: u32) -> u16 {
-    1 + ((hash >> (u64::BITS - NOTE_BITS)) as u16 ^ (direction & 1) as u16)
+    1 + ((hash >> (u64::BITS - NOTE_BITS)) as u16 ^ direction as u16 & 1)
 }
 
 /// What is known of all the flows whose hash is that of one bucket.

@@ -1,5 +1,7 @@
 //! The daemon follows the nodes of a real API server. Needs root.
 
+#![expect(clippy::zombie_processes, reason = "the lab ends a daemon by its pid, whoever started it")]
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -17,7 +19,7 @@ use xtask::lab::{
 /// How soon a change of a node is in the kernel; the machine may be busy.
 const SOON: Duration = Duration::from_secs(5);
 /// How soon an Event is written, and how soon the nodes are followed again.
-const LATER: Duration = Duration::from_secs(60);
+const LATER: Duration = Duration::from_mins(1);
 
 /// Two nodes with the daemon to be tested on the second, which reaches the API server on the first.
 struct Cluster {

@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 
 use super::{
     file,
-    firewall::{Firewall, Masquerade},
+    firewall::{Asked, Firewall, Masquerade},
     health::Health,
     host::Host,
     http::Server,
@@ -133,8 +133,9 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     };
     // Subscribed first, so that no change between looking and listening is missed.
     let mut watch = RouteWatch::new()?;
-    let firewall = Firewall::start(options.state.clone(), options.masquerade.clone())
-        .map_err(system("start the thread that keeps firewall rules"))?;
+    let asked = Asked { masquerade: options.masquerade.clone(), tunnel_port: options.underlay.tunnel_port() };
+    let firewall =
+        Firewall::start(options.state.clone(), asked).map_err(system("start the thread that keeps firewall rules"))?;
     let (mut registry, health) = (Registry::default(), Health::new());
     let metrics = Metrics::new(&mut registry, health.clone(), options.state.clone(), options.pins.clone());
     let server = options.metrics.map(|address| Server::start(address, registry, health)).transpose();

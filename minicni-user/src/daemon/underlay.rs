@@ -114,6 +114,13 @@ pub struct Settings {
     pub vni: u32,
 }
 
+impl Settings {
+    /// The UDP port of the tunnel, where there may be one.
+    pub(super) fn tunnel_port(&self) -> Option<u16> {
+        (self.encapsulation != Encapsulation::Never).then_some(self.vxlan_port)
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self { uplink: None, encapsulation: Encapsulation::default(), vxlan_port: DEFAULT_PORT, vni: DEFAULT_VNI }

@@ -1,6 +1,7 @@
 //! Pods of nodes that are not on one network, through the tunnel, with real traffic. Needs root.
 
 mod disturbed;
+mod forged;
 mod modes;
 mod sizes;
 mod traffic;

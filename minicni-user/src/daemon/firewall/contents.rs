@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::super::nodes::Node;
+use super::{super::nodes::Node, Asked};
 use crate::node::{CHECKED_GROUP, HOST_PREFIX};
 
 /// The table. Its name and family are an interface: people look at it, and whoever uninstalls removes it.
@@ -18,6 +18,9 @@ pub(super) const TABLE: &str = "inet minicni";
 const MASQUERADE: &str = "postrouting";
 /// The chain that drops what pods without the programs send from addresses of others.
 const SOURCES: &str = "prerouting";
+/// The chains that keep pods from the tunnel of this node, and of others.
+const INPUT: &str = "input";
+const FORWARD: &str = "forward";
 
 /// What the table is to do.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -30,6 +33,15 @@ pub(super) struct Contents {
     pub(super) former: Vec<IpNet>,
     /// Where pods keep their address: the pods and addresses of all nodes, and what else was asked for.
     pub(super) cluster: Vec<IpNet>,
+    /// Where other nodes and this one receive what comes through the tunnel, where there is one.
+    pub(super) tunnel: Option<TunnelEnds>,
+}
+
+/// UDP port and addresses. What is sent there passes for a packet of any pod.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct TunnelEnds {
+    pub(super) port: u16,
+    pub(super) nodes: Vec<IpNet>,
 }
 
 /// The parts of the table, as they are compared with what is there.
@@ -48,7 +60,7 @@ type Rule = (&'static str, String, &'static str);
 
 impl Contents {
     /// What the nodes ask for, seen from the node `me`; `None` while that one has no usable pod CIDR.
-    pub(super) fn new(nodes: &[Node], me: &str, former: &[IpNet], further: &[IpNet]) -> Option<Self> {
+    pub(super) fn new(nodes: &[Node], me: &str, former: &[IpNet], asked: &Asked) -> Option<Self> {
         let ips: BTreeSet<IpAddr> = nodes.iter().flat_map(|node| &node.internal_ips).copied().collect();
         // As with the routes: who claims the addresses of nodes claims too much.
         let usable = |cidr: &&IpNet| ips.range(cidr.network()..=cidr.broadcast()).next().is_none();
@@ -59,8 +71,16 @@ impl Contents {
         }
         let mut cluster: Vec<IpNet> = nodes.iter().flat_map(|node| &node.pod_cidrs).filter(usable).copied().collect();
         cluster.extend(ips.iter().copied().map(IpNet::from));
-        cluster.extend(further);
-        Some(Self { masquerade: true, pods, former: former.to_vec(), cluster: IpNet::aggregate(&cluster) })
+        cluster.extend(&asked.masquerade.except);
+        let tunnel =
+            asked.tunnel_port.map(|port| TunnelEnds { port, nodes: ips.into_iter().map(IpNet::from).collect() });
+        Some(Self {
+            masquerade: asked.masquerade.on,
+            pods,
+            former: former.to_vec(),
+            cluster: IpNet::aggregate(&cluster),
+            tunnel,
+        })
     }
 
     /// The prefixes of pods that may be on this node.
@@ -95,6 +115,8 @@ impl Contents {
         for (chain, hook) in [
             (MASQUERADE, "type nat hook postrouting priority srcnat"),
             (SOURCES, "type filter hook prerouting priority raw"),
+            (INPUT, "type filter hook input priority filter"),
+            (FORWARD, "type filter hook forward priority filter"),
         ] {
             let mut own = rules.iter().filter(|rule| rule.0 == chain).peekable();
             if own.peek().is_none() {
@@ -133,22 +155,26 @@ impl Contents {
     }
 
     fn sets(&self) -> BTreeMap<&'static str, BTreeSet<IpNet>> {
-        if !self.masquerade {
-            return BTreeMap::new();
-        }
         let of = |prefixes: &[IpNet], ipv6| {
             // Without what lies in another, which a set of intervals refuses.
             let aggregated = IpNet::aggregate(&prefixes.to_vec());
             aggregated.into_iter().filter(|prefix| prefix.addr().is_ipv6() == ipv6).collect()
         };
-        BTreeMap::from([
-            ("pods4", of(&self.pods, false)),
-            ("pods6", of(&self.pods, true)),
-            ("former4", of(&self.former, false)),
-            ("former6", of(&self.former, true)),
-            ("cluster4", of(&self.cluster, false)),
-            ("cluster6", of(&self.cluster, true)),
-        ])
+        let mut sets = BTreeMap::new();
+        if self.masquerade {
+            sets.extend([
+                ("pods4", of(&self.pods, false)),
+                ("pods6", of(&self.pods, true)),
+                ("former4", of(&self.former, false)),
+                ("former6", of(&self.former, true)),
+                ("cluster4", of(&self.cluster, false)),
+                ("cluster6", of(&self.cluster, true)),
+            ]);
+        }
+        if let Some(ends) = &self.tunnel {
+            sets.extend([("nodes4", of(&ends.nodes, false)), ("nodes6", of(&ends.nodes, true))]);
+        }
+        sets
     }
 
     fn rules(&self) -> Vec<Rule> {
@@ -170,6 +196,15 @@ impl Contents {
                     format!("{ip} saddr @former{family} counter masquerade fully-random"),
                     "pods of prefixes that no other node routes to here any more",
                 ));
+            }
+        }
+        if let Some(TunnelEnds { port, .. }) = &self.tunnel {
+            let from_pods = format!("iifname \"{HOST_PREFIX}*\"");
+            let why = "a pod, at the tunnel of a node";
+            rules.push((INPUT, format!("{from_pods} udp dport {port} counter drop"), why));
+            for (ip, family) in [("ip", '4'), ("ip6", '6')] {
+                let to_node = format!("{from_pods} udp dport {port} {ip} daddr @nodes{family} counter drop");
+                rules.push((FORWARD, to_node, why));
             }
         }
         if self.local().iter().any(|prefix| prefix.addr().is_ipv6()) {

@@ -46,6 +46,14 @@ pub struct Masquerade {
     pub except: Vec<IpNet>,
 }
 
+/// What the rules depend on beside the nodes.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) masquerade: Masquerade,
+    /// The UDP port of the tunnel; `None` where there is none.
+    pub(super) tunnel_port: Option<u16>,
+}
+
 enum Job {
     /// Write this; who sent it waits until the other end of the channel is gone.
     Want(Contents, oneshot::Sender<()>),
@@ -58,7 +66,7 @@ pub(super) struct Firewall {
     jobs: mpsc::Sender<Job>,
     problems: Arc<Mutex<Vec<Problem>>>,
     state: StateDir,
-    masquerade: Masquerade,
+    asked: Asked,
     wanted: Option<Contents>,
 }
 
@@ -75,12 +83,12 @@ impl Doorbell {
 
 impl Firewall {
     /// Starts the thread in the network namespace of this one. It changes nothing before the nodes are known.
-    pub(super) fn start(state: StateDir, masquerade: Masquerade) -> io::Result<Self> {
+    pub(super) fn start(state: StateDir, asked: Asked) -> io::Result<Self> {
         let (jobs, receiver) = mpsc::channel();
         let problems = Arc::default();
         let keeper = Keeper { problems: Arc::clone(&problems), table: Table::default(), wanted: None };
         thread::Builder::new().name("firewall".to_owned()).spawn(move || keeper.work(&receiver))?;
-        Ok(Self { jobs, problems, state, masquerade, wanted: None })
+        Ok(Self { jobs, problems, state, asked, wanted: None })
     }
 
     pub(super) fn doorbell(&self) -> Doorbell {
@@ -92,8 +100,7 @@ impl Firewall {
     pub(super) async fn keep(&mut self, nodes: &[Node], me: &str) {
         let own = nodes.iter().filter(|node| node.name == me).flat_map(|node| &node.pod_cidrs);
         let former = former::prefixes(&self.state, &own.copied().collect::<Vec<_>>());
-        let Some(wanted) = Contents::new(nodes, me, &former, &self.masquerade.except) else { return };
-        let wanted = Contents { masquerade: self.masquerade.on, ..wanted };
+        let Some(wanted) = Contents::new(nodes, me, &former, &self.asked) else { return };
         if self.wanted.as_ref() == Some(&wanted) {
             return;
         }

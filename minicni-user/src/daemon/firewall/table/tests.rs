@@ -23,7 +23,7 @@ fn in_namespace(test: impl FnOnce() + Send + 'static) {
 
 fn contents(cluster: Vec<IpNet>) -> Contents {
     let pods = vec!["10.244.0.0/24".parse().unwrap(), "fd44::/64".parse().unwrap()];
-    Contents { masquerade: true, pods, former: Vec::new(), cluster }
+    Contents { masquerade: true, pods, former: Vec::new(), cluster, tunnel: None }
 }
 
 fn ruleset() -> String {

@@ -1,0 +1,54 @@
+//! Who may send through the tunnel.
+
+use std::{
+    net::{Ipv4Addr, UdpSocket},
+    time::Duration,
+};
+
+use etherparse::PacketBuilder;
+use minicni::link::Netns;
+use xtask::lab::{Families, Node, Pod};
+
+use super::{start, wired};
+
+const VICTIMS_PORT: u16 = 9_999;
+/// VXLAN-GPE: a VNI and a next protocol are there, which is IPv4; the VNI is 109.
+const HEADER: [u8; 8] = [0x0c, 0, 0, 1, 0, 0, 109, 0];
+
+#[test]
+fn a_pod_cannot_send_through_the_tunnel_under_the_address_of_another() {
+    let lab = wired("forged", Families::V4);
+    start(&lab, &["--encapsulation", "always"]);
+    let [one, other] = &lab.nodes[..] else { panic!("two nodes") };
+    let (pod, near, far) = (one.pod("a").unwrap(), one.pod("near").unwrap(), other.pod("far").unwrap());
+    let [near_ear, far_ear] = [&near, &far].map(listen);
+
+    // Else the packet would be wrong, and prove nothing.
+    forge(&one.netns, other, Ipv4Addr::new(10, 244, 1, 99), &far);
+    assert_eq!(heard(&far_ear).as_deref(), Some("10.244.1.99"), "nodes may");
+
+    forge(&pod.netns, other, Ipv4Addr::new(10, 244, 1, 99), &far);
+    assert_eq!(heard(&far_ear), None, "at another node");
+    forge(&pod.netns, one, Ipv4Addr::new(10, 244, 2, 99), &near);
+    assert_eq!(heard(&near_ear), None, "at its own node");
+}
+
+/// Sends a datagram from an address to a pod, through the tunnel of a node.
+fn forge(from: &Netns, node: &Node, source: Ipv4Addr, victim: &Pod) {
+    let packet = PacketBuilder::ipv4(source.octets(), victim.address().unwrap().octets(), 64).udp(7, VICTIMS_PORT);
+    let mut bytes = HEADER.to_vec();
+    packet.write(&mut bytes, b"forged").unwrap();
+    let socket = from.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap()).unwrap();
+    socket.send_to(&bytes, (node.address, 4_790)).unwrap();
+}
+
+fn listen(pod: &Pod) -> UdpSocket {
+    let socket = pod.netns.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, VICTIMS_PORT)).unwrap()).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    socket
+}
+
+/// From whom something came.
+fn heard(socket: &UdpSocket) -> Option<String> {
+    socket.recv_from(&mut [0; 64]).ok().map(|(_, from)| from.ip().to_string())
+}
