@@ -8,7 +8,10 @@ use nix::unistd::geteuid;
 use crate::{
     command,
     debian::{self, Tool},
-    lab::Programs,
+    lab::{
+        Programs,
+        kubernetes::{Component, binaries},
+    },
     traps,
 };
 
@@ -88,6 +91,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         );
     }
     debian::need(&TOOLS)?;
+    // A test would build it silently.
+    binaries::need(&Component::OF_API_SERVER)?;
     // The tests execute both programs.
     command::run(cargo().args(["build", "--workspace", "--bins"]))?;
     command::run(cargo().args(["test", "--workspace"]).args(&arguments.rest))?;

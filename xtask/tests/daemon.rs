@@ -322,3 +322,26 @@ fn plugin_and_daemon_in_different_namespaces_refuse_to_work_and_say_why() {
     assert!(!output.status.success() && said.contains("hostNetwork: true"), "{said}");
     assert!(pod.call(one, "CHECK").unwrap().ok, "the pod lost something");
 }
+
+#[test]
+fn every_option_of_the_daemon_may_come_from_the_environment() {
+    let lab = Lab::new("mnidaemon-environment", 1, Programs::beside_us().unwrap()).unwrap();
+    let node = &lab.nodes[0];
+    let mut daemon = Command::new(node.minicnid("run").get_program());
+    daemon.arg("run").envs([
+        ("MINICNI_NODES", lab.nodes_file().as_os_str()),
+        ("MINICNI_NODE_NAME", node.name.as_ref()),
+        ("MINICNI_STATE_DIR", node.state_dir().as_os_str()),
+        ("MINICNI_BPF_DIR", node.bpf_dir().as_os_str()),
+        ("MINICNI_DATAPATH", "route".as_ref()),
+        ("MINICNI_MTU", "1234".as_ref()),
+        ("MINICNI_LOG_LEVEL", "error".as_ref()),
+        ("MINICNI_EBPF_LOG_LEVEL", "off".as_ref()),
+    ]);
+    let mut daemon = node.netns.run(|| daemon.spawn().unwrap()).unwrap();
+    eventually(5 * SECOND, "node.json is written", || status(node)["node"]["mtu"] == 1234);
+    assert_eq!(status(node)["node"]["node"], "node1");
+    assert!(status(node)["node"]["datapath"].to_string().contains("route"));
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+}

@@ -9,12 +9,14 @@ use std::{
 use clap::{ArgAction, Args, ValueEnum};
 use ipnet::IpNet;
 use tracing::{error, level_filters::LevelFilter};
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use super::{Directories, install::Install};
 use crate::{
     daemon::{
         firewall::Masquerade,
         run::{Options, run as run_daemon},
+        source::{ApiOptions, SourceOptions},
         underlay::{DEFAULT_PORT, DEFAULT_VNI, Encapsulation, Settings, Uplink},
     },
     link::sysctl,
@@ -24,11 +26,17 @@ use crate::{
 /// `minicnid run`.
 #[derive(Args, Debug)]
 pub(super) struct Run {
-    /// YAML file of Kubernetes Node objects; it is watched
-    #[arg(long, value_name = "FILE")]
-    nodes: PathBuf,
+    /// YAML file of Kubernetes Node objects, which is watched [default: the Kubernetes API says what nodes there are]
+    #[arg(long, env = "MINICNI_NODES", value_name = "FILE", conflicts_with_all = ["kubeconfig", "apiserver"])]
+    nodes: Option<PathBuf>,
+    /// Credentials for the Kubernetes API [default: those of the pod's service account]
+    #[arg(long, env = "MINICNI_KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The API server itself, where its Service cannot be reached before kube-proxy runs
+    #[arg(long, env = "MINICNI_APISERVER", value_name = "URL")]
+    apiserver: Option<String>,
     /// Name of this node's object [default: the host's name]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, env = "MINICNI_NODE_NAME", value_name = "NAME")]
     node_name: Option<String>,
     #[command(flatten)]
     directories: Directories,
@@ -38,7 +46,7 @@ pub(super) struct Run {
     #[arg(long, value_name = "DIR", env = "MINICNI_PROC_SYS")]
     proc_sys: Option<PathBuf>,
     /// auto: eBPF where the kernel can, else routes; ebpf: eBPF or an error; route: the kernel's routes alone
-    #[arg(long, default_value_t = Datapath::Auto, value_name = "auto|ebpf|route")]
+    #[arg(long, env = "MINICNI_DATAPATH", default_value_t = Datapath::Auto, value_name = "auto|ebpf|route")]
     datapath: Datapath,
     /// The interface by which this node meets the others: its name, or a prefix around one of its addresses [default: where
     /// this node's internal address is, and for others where theirs are on-link]
@@ -57,7 +65,7 @@ pub(super) struct Run {
         value_parser = clap::value_parser!(u32).range(1..1 << 24))]
     vxlan_vni: u32,
     /// MTU of the pods' interfaces [default: the uplink's, less what the tunnel adds where nodes are reached through it]
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65_535))]
+    #[arg(long, env = "MINICNI_MTU", value_name = "BYTES", value_parser = clap::value_parser!(u32).range(68..=65_535))]
     mtu: Option<u32>,
     /// Give pods this node's address where they leave the cluster
     #[arg(long, env = "MINICNI_MASQUERADE", value_name = "true|false", action = ArgAction::Set, default_value_t = true)]
@@ -70,13 +78,13 @@ pub(super) struct Run {
     #[arg(long, env = "MINICNI_METRICS_ADDRESS", value_name = "ADDRESS", default_value = "127.0.0.1:10109")]
     metrics_address: MetricsAddress,
     /// Level of the daemon's log, which goes to stderr
-    #[arg(long, value_name = "LEVEL", default_value_t = LevelFilter::INFO)]
+    #[arg(long, env = "MINICNI_LOG_LEVEL", value_name = "LEVEL", default_value_t = LevelFilter::INFO)]
     log_level: LevelFilter,
     /// Form of the daemon's log
     #[arg(long, env = "MINICNI_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
     /// Level of the eBPF programs' own log; anything but off makes them slower
-    #[arg(long, value_enum, default_value_t = EbpfLogLevel::Off)]
+    #[arg(long, env = "MINICNI_EBPF_LOG_LEVEL", value_enum, default_value_t = EbpfLogLevel::Off)]
     ebpf_log_level: EbpfLogLevel,
 }
 
@@ -133,17 +141,15 @@ pub(super) fn run(arguments: Run) -> ExitCode {
     if let Some(proc_sys) = proc_sys {
         sysctl::set_root(proc_sys);
     }
-    let Run { masquerade, non_masquerade_cidrs, metrics_address, log_level, log_format, .. } = arguments;
-    let Run { nodes, node_name, directories, datapath, mtu, ebpf_log_level, .. } = arguments;
+    start_log(arguments.log_level, arguments.log_format);
+    let Run { nodes, kubeconfig, apiserver, node_name, directories, datapath, mtu, ebpf_log_level, .. } = arguments;
     let Run { uplink, encapsulation, vxlan_port, vxlan_vni: vni, .. } = arguments;
-    let log =
-        tracing_subscriber::fmt().with_max_level(log_level).with_writer(io::stderr).with_ansi(false).with_target(false);
-    match log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
-    }
+    let Run { masquerade, non_masquerade_cidrs, metrics_address, .. } = arguments;
     let options = Options {
-        nodes,
+        source: match nodes {
+            Some(file) => SourceOptions::File(file),
+            None => SourceOptions::Api(ApiOptions { kubeconfig, server: apiserver }),
+        },
         node_name,
         state: directories.state(),
         pins: directories.pins(),
@@ -167,5 +173,17 @@ pub(super) fn run(arguments: Run) -> ExitCode {
             error!("{error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn start_log(level: LevelFilter, format: LogFormat) {
+    // The client reports every attempt that fails, and an API server may be away for hours.
+    let of_client = if level < LevelFilter::DEBUG { LevelFilter::OFF } else { level };
+    let targets = Targets::new().with_default(level).with_target("kube_client", of_client);
+    let log =
+        tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_ansi(false).with_target(false);
+    match format {
+        LogFormat::Text => log.finish().with(targets).init(),
+        LogFormat::Json => log.json().flatten_event(true).finish().with(targets).init(),
     }
 }

@@ -29,7 +29,8 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the node daemon: load the datapath, keep a route to every other node
-    Run(daemon::Run),
+    // By far the largest.
+    Run(Box<daemon::Run>),
     /// Show the node: endpoints, routes, the share of the fast path, and what is wrong
     Status(status::Status),
     /// Look at the leases of pods, and release what was left behind
@@ -42,10 +43,10 @@ enum Command {
 #[derive(Args, Clone, Debug)]
 struct Directories {
     /// Directory of the leases and of node.json
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+    #[arg(long, env = "MINICNI_STATE_DIR", value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
     state_dir: PathBuf,
     /// Directory of the pinned programs and maps, on a bpf file system
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_BPF_DIR)]
+    #[arg(long, env = "MINICNI_BPF_DIR", value_name = "DIR", default_value = DEFAULT_BPF_DIR)]
     bpf_dir: PathBuf,
 }
 
@@ -62,7 +63,7 @@ impl Directories {
 /// Does what the command line asks for.
 pub fn run(arguments: Arguments) -> ExitCode {
     match arguments.command {
-        Command::Run(run) => daemon::run(run),
+        Command::Run(run) => daemon::run(*run),
         Command::Status(status) => status::run(&status),
         Command::Ipam(ipam) => ipam::run(&ipam),
         Command::Uninstall(uninstall) => uninstall::run(&uninstall),

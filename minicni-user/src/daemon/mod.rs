@@ -1,6 +1,6 @@
 //! The node daemon: from the nodes of the cluster to the routes of this node, reconciled.
 //!
-//! [`mod@file`] (or, later, the API server) yields [`nodes`]; [`plan`] decides, without touching anything, which routes
+//! [`source`], which is the Kubernetes API or a [`mod@file`], yields [`nodes`]; [`plan`] decides, without touching anything, which routes
 //! they ask for and what has to change; [`routes`] reads and changes the kernel; [`watch`] tells when somebody else
 //! did; [`underlay`] says by which networks nodes meet, and [`tunnel`] keeps the device for those that share none;
 //! [`reconcile`] composes these, and [`run`] is the loop around it all. `rules`, beside it, makes flows prove
@@ -28,6 +28,7 @@ pub mod reconcile;
 pub mod routes;
 mod rules;
 pub mod run;
+pub mod source;
 mod sweep;
 pub mod tunnel;
 pub mod underlay;

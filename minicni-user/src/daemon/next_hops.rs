@@ -50,7 +50,7 @@ impl NextHops<'_> {
             return Ok(RouteSpec::direct(dst, ip, ifindex));
         }
         if let Some(tunnel) = self.tunnel
-            && let Some(remote) = self.remote(&ips).or_else(|| self.remote(&node.internal_ips))
+            && let Some(remote) = self.remote(if self.has_both(&ips, dst) { &ips } else { &node.internal_ips })
         {
             return Ok(RouteSpec::encapsulated(dst, Encap::Vxlan { vni: tunnel.vni, remote }, tunnel.ifindex));
         }
@@ -71,6 +71,12 @@ impl NextHops<'_> {
         let around = self.underlay.networks().iter().filter(|local| local.on_link.contains(&ip));
         let is_own = |ifindex| self.underlay.own.iter().any(|own| own.ifindex == ifindex);
         around.min_by_key(|l| (u8::MAX - l.on_link.prefix_len(), !is_own(l.ifindex), l.ifindex)).map(|l| l.ifindex)
+    }
+
+    /// Whether both nodes have an `InternalIP` of a pod CIDR's family, the other one `ips`. One that this host lost for a moment
+    /// moves nothing to the other family.
+    fn has_both(&self, ips: &[IpAddr], dst: IpNet) -> bool {
+        !ips.is_empty() && !same_family(&self.underlay.internal_ips, dst).is_empty()
     }
 
     /// The first of a node's addresses whose family this host has an address of. While it has none, because its uplink is

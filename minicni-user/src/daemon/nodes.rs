@@ -39,6 +39,18 @@ impl fmt::Display for Place {
     }
 }
 
+/// A field of a Node object that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {value:?}: {why}")]
+pub struct FieldError {
+    /// The field, as a path.
+    pub field: &'static str,
+    /// The value that was found.
+    pub value: String,
+    /// What is wrong, and what would be right.
+    pub why: String,
+}
+
 /// Why a YAML of nodes was not accepted. Nothing of it is used then.
 #[derive(Debug, thiserror::Error)]
 pub enum NodesError {
@@ -62,18 +74,14 @@ pub enum NodesError {
     #[error("{0}: metadata.name is missing or empty; every Node needs the name that its kubelet registers")]
     NoName(Place),
     /// A field of one Node that cannot be used.
-    #[error("{place}: node {node}: {field} {value:?}: {why}")]
+    #[error("{place}: node {node}: {source}")]
     Field {
         /// Where.
         place: Place,
         /// Name of the node.
         node: String,
-        /// The field, as a path.
-        field: &'static str,
-        /// The value that was found.
-        value: String,
-        /// What is wrong, and what would be right.
-        why: String,
+        /// What is wrong with it.
+        source: FieldError,
     },
     /// Two Nodes of the same name.
     #[error("{place}: node {node} was already described in {first}; remove one of the two")]
@@ -122,8 +130,9 @@ struct Metadata {
     name: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Spec {
+/// The part of a Node's `spec` that is used.
+#[derive(Clone, Deserialize)]
+pub(super) struct Spec {
     #[serde(rename = "podCIDR")]
     pod_cidr: Option<String>,
     #[serde(rename = "podCIDRs")]
@@ -135,8 +144,9 @@ struct Status {
     addresses: Option<Vec<Address>>,
 }
 
-#[derive(Deserialize)]
-struct Address {
+/// One of a Node's `status.addresses`.
+#[derive(Clone, Deserialize)]
+pub(super) struct Address {
     #[serde(rename = "type", default)]
     kind: String,
     #[serde(default)]
@@ -205,27 +215,28 @@ impl Object {
 fn node(place: Place, object: Object) -> Result<Node, NodesError> {
     let name = object.metadata.and_then(|metadata| metadata.name).filter(|name| !name.is_empty());
     let name = name.ok_or(NodesError::NoName(place))?;
-    let bad = |field, value: &str, why: String| NodesError::Field {
-        place,
-        node: name.clone(),
-        field,
-        value: value.to_owned(),
-        why,
-    };
+    let addresses = object.status.and_then(|status| status.addresses).unwrap_or_default();
+    from_fields(&name, object.spec, &addresses).map_err(|source| NodesError::Field { place, node: name, source })
+}
+
+/// Checks what one Node says of itself.
+pub(super) fn from_fields(name: &str, spec: Option<Spec>, addresses: &[Address]) -> Result<Node, FieldError> {
+    let bad = |field, value: &str, why: String| FieldError { field, value: value.to_owned(), why };
 
     let mut internal_ips = Vec::new();
-    for address in object.status.and_then(|status| status.addresses).unwrap_or_default() {
+    for address in addresses {
         if address.kind == "InternalIP" {
             let ip = internal_ip(&address.address);
             internal_ips.push(ip.map_err(|why| bad(INTERNAL_IP, &address.address, why))?);
         }
     }
     if internal_ips.is_empty() {
-        let why = "there is none; add `{type: InternalIP, address: ...}`, the address other nodes reach it at";
+        let why =
+            "there is none; give the node one (`{type: InternalIP, address: ...}`), at which other nodes reach it";
         return Err(bad(INTERNAL_IP, "", why.to_owned()));
     }
 
-    let (single, list) = object.spec.map_or((None, None), |spec| (spec.pod_cidr, spec.pod_cidrs));
+    let (single, list) = spec.map_or((None, None), |spec| (spec.pod_cidr, spec.pod_cidrs));
     let mut pod_cidrs: Vec<IpNet> = Vec::new();
     for text in list.unwrap_or_default() {
         let cidr = pod_cidr(&text).map_err(|why| bad("spec.podCIDRs", &text, why))?;
@@ -256,7 +267,7 @@ fn node(place: Place, object: Object) -> Result<Node, NodesError> {
         let why = format!("is of another family than the node's InternalIP {}", display_list(&internal_ips));
         return Err(bad("spec.podCIDR", &primary.to_string(), why));
     }
-    Ok(Node { name, pod_cidrs, internal_ips })
+    Ok(Node { name: name.to_owned(), pod_cidrs, internal_ips })
 }
 
 fn internal_ip(text: &str) -> Result<IpAddr, String> {

@@ -9,6 +9,10 @@ use crate::node::Reported;
 pub enum Reason {
     /// The nodes of the cluster cannot be read.
     NodesUnreadable,
+    /// A Node has a field that cannot be used, or lacks one.
+    NodeMalformed,
+    /// A node has an address that is another's.
+    AddressConflict,
     /// No Node has this node's name.
     NodeMissing,
     /// A node has no pod CIDR.
@@ -89,6 +93,11 @@ impl Problems {
     /// Adds problems of one kind.
     pub fn extend<M: fmt::Display>(&mut self, reason: Reason, messages: impl IntoIterator<Item = M>) {
         messages.into_iter().for_each(|message| self.add(reason, message));
+    }
+
+    /// Drops those of one kind, because another problem says it better.
+    pub fn forget(&mut self, reason: Reason) {
+        self.0.retain(|problem| problem.reason != reason);
     }
 
     /// All of them.

@@ -17,7 +17,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    file::{self, NodesFile},
+    file,
     firewall::{Firewall, Masquerade},
     health::Health,
     host::Host,
@@ -25,11 +25,11 @@ use super::{
     install::{self, Installer},
     logs,
     metrics::Metrics,
-    nodes::Node,
     problems::{Problems, Reason},
     reconcile::{Report, reconcile},
     routes::Kernel,
     rules::Rules,
+    source::{ApiError, Availability, Source, SourceOptions},
     sweep::{Limits, Sweeper},
     underlay,
     watch::RouteWatch,
@@ -48,8 +48,8 @@ const CLAIM_LIMIT: Duration = Duration::from_secs(1);
 /// What the daemon is told on its command line.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The file of Node objects.
-    pub nodes: PathBuf,
+    /// Where the nodes are known from.
+    pub source: SourceOptions,
     /// This node's name among them; the host's name where nobody says.
     pub node_name: Option<String>,
     /// Where the state is.
@@ -104,6 +104,9 @@ pub enum RunError {
     /// The file of Node objects cannot be watched.
     #[error(transparent)]
     File(#[from] file::FileError),
+    /// The Kubernetes API cannot be asked.
+    #[error(transparent)]
+    Api(#[from] ApiError),
     /// The routes cannot be watched.
     #[error(transparent)]
     Watch(#[from] super::watch::WatchError),
@@ -138,7 +141,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let server = server.map_err(system("start the thread that answers for metrics"))?;
     let rules = Rules::listen(options.pins.clone(), metrics.rule_changes.clone(), firewall.doorbell())
         .map_err(system("start the thread that listens for rules"))?;
-    let mut file = NodesFile::watch(&options.nodes)?;
+    let source = Source::open(&options.source, &me, metrics.nodes.clone()).await?;
     let mut runtime =
         install::Watch::new(&options.install).map_err(system("watch the container runtime's directories"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(system("listen for SIGTERM"))?;
@@ -156,8 +159,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         server,
         sweeper: Sweeper::new(options.state.clone(), options.pins.clone(), Limits::DAEMON),
         installer: Installer::new(options.install.clone(), options.for_plugin()),
-        nodes: None,
-        file_error: None,
+        source,
         at_home: false,
         kernel: Kernel::new()?,
         me,
@@ -166,18 +168,11 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     if ebpf_log_level > 0 {
         logs::forward(&pins);
     }
-    info!(node = daemon.me, datapath = %daemon.host.mode(), "started");
+    info!(node = daemon.me, nodes = %daemon.source, datapath = %daemon.host.mode(), "started");
     // The timer's first tick is at once.
     loop {
         tokio::select! {
-            changed = file.next_change() => {
-                if let Err(error) = changed {
-                    warn!(%error, "the file of nodes is read by timer only");
-                    daemon.metrics.nodes.restarted();
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
-                daemon.read_nodes();
-            }
+            () = daemon.source.changed() => {}
             changed = watch.changed() => {
                 if let Err(error) = changed {
                     warn!(%error, "listening anew");
@@ -187,7 +182,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             }
             () = runtime.changed() => daemon.installer.look_again(),
             _ = timer.tick() => {
-                daemon.read_nodes();
+                daemon.source.look();
                 daemon.host.keep_prepared();
                 daemon.sweep();
                 daemon.installer.look_again();
@@ -230,35 +225,12 @@ struct Daemon {
     sweeper: Sweeper,
     installer: Installer,
     kernel: Kernel,
-    /// The last good ones.
-    nodes: Option<Vec<Node>>,
-    file_error: Option<String>,
+    source: Source,
     /// Whether this network namespace has the node's address, so that pods' devices would be here.
     at_home: bool,
 }
 
 impl Daemon {
-    fn read_nodes(&mut self) {
-        match file::read(&self.options.nodes) {
-            Ok(nodes) => {
-                if self.file_error.take().is_some() || self.nodes.is_none() {
-                    info!(nodes = nodes.len(), file = %self.options.nodes.display(), "nodes read");
-                }
-                self.metrics.nodes.answered(nodes.len());
-                self.nodes = Some(nodes);
-            }
-            Err(error) => {
-                let error = error.to_string();
-                if self.file_error.as_ref() != Some(&error) {
-                    let kept = self.nodes.as_ref().map_or("there are none yet", |_| "the last good ones stay");
-                    warn!(error, "nodes not read; {kept}");
-                }
-                self.metrics.nodes.failed();
-                self.file_error = Some(error);
-            }
-        }
-    }
-
     /// Releases the leases of pods that are gone. In another namespace than the host's every pod would seem to be.
     fn sweep(&mut self) {
         if self.at_home {
@@ -269,8 +241,9 @@ impl Daemon {
     /// One pass: routes, then what the plugin and people read.
     async fn pass(&mut self) {
         let mut problems = Problems::default();
-        problems.extend(Reason::NodesUnreadable, &self.file_error);
-        if let Some(nodes) = &self.nodes {
+        self.source.problems(&mut problems);
+        let mut availability = None;
+        if let Some(nodes) = self.source.nodes() {
             self.firewall.keep(nodes, &self.me).await;
             let start = Instant::now();
             match reconcile(nodes, &self.me, &self.options.underlay, &self.kernel).await {
@@ -281,6 +254,15 @@ impl Daemon {
                     self.host.routes_changed(&report, &mut problems);
                     self.host.keep_uplinks(&report, &mut problems);
                     self.host.publish(nodes, &self.me, &report, self.options.mtu, &mut problems);
+                    // What kept the host from being published was found last.
+                    let refused = self.source.own_refused();
+                    availability = match refused.or(problems.all().last()) {
+                        Some(problem) if !self.host.is_published() => Some(Availability::down(problem)),
+                        _ => Some(Availability::up()),
+                    };
+                    if refused.is_some() {
+                        problems.forget(Reason::NodeMissing);
+                    }
                 }
                 Err(error) => {
                     self.metrics.unreadable();
@@ -300,6 +282,7 @@ impl Daemon {
         }
         self.metrics.passed(self.host.mode(), &problems);
         self.host.tell(&problems);
+        self.source.tell(availability, &problems);
     }
 }
 

@@ -127,6 +127,8 @@ pub struct Underlay {
     pub local: Vec<LocalPrefix>,
     /// Those by which it meets the other nodes.
     pub own: Vec<LocalPrefix>,
+    /// The `InternalIP`s of this node's object, whether they are here or not.
+    pub internal_ips: Vec<IpAddr>,
     /// Whether nodes are on-link only there.
     only_own: bool,
 }
@@ -143,7 +145,10 @@ impl Underlay {
         let chosen: Vec<_> = local.iter().filter(is_own).cloned().collect();
         match &settings.uplink {
             Some(uplink) if chosen.is_empty() => Err(missing(uplink, own, &local)),
-            uplink => Ok(Self { only_own: uplink.is_some(), own: chosen, local }),
+            uplink => {
+                let internal_ips = own.map_or_else(Vec::new, |node| node.internal_ips.clone());
+                Ok(Self { only_own: uplink.is_some(), own: chosen, local, internal_ips })
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! a run that was killed is cleaned up by the next one.
 
 mod families;
+pub mod kubernetes;
 mod node;
 mod pod;
 mod router;
@@ -13,6 +14,7 @@ pub mod traffic;
 
 use std::{
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -161,6 +163,7 @@ pub fn clean(name: &str) -> Result<()> {
     for node in entries(&dir)? {
         stop_daemon(&node.join("daemon.pid"))?;
         runtime::end(&node)?;
+        kubernetes::end_all(&node.join(kubernetes::DIRECTORY))?;
         let bpf = node.join("bpf");
         // A mount of bpffs takes its pins along. Twice mounted, twice unmounted.
         while umount2(&bpf, MntFlags::MNT_DETACH).is_ok() {}
@@ -171,7 +174,7 @@ pub fn clean(name: &str) -> Result<()> {
         }
     }
     match fs::remove_dir_all(&dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).with_context(|| format!("remove {}", dir.display()))
         }
         _ => Ok(()),
@@ -180,7 +183,8 @@ pub fn clean(name: &str) -> Result<()> {
 
 fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     match fs::read_dir(dir) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        // Beside the nodes' directories there are files.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Vec::new()),
         Err(error) => Err(error).with_context(|| format!("list {}", dir.display())),
         Ok(entries) => Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).collect()),
     }

@@ -2,7 +2,7 @@ use std::{
     fs::{self, File},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -137,25 +137,34 @@ impl Node {
         self.start(daemon)
     }
 
+    /// As [`Node::start_daemon`], with the nodes of the Kubernetes API that a kubeconfig leads to.
+    pub fn start_daemon_of_cluster(&self, kubeconfig: &Path) -> Result<()> {
+        let mut daemon = self.daemon_of_nowhere();
+        daemon.arg("--kubeconfig").arg(kubeconfig);
+        self.start(daemon)
+    }
+
     /// The command line of the daemon.
     pub fn daemon(&self, nodes: &Path) -> Command {
+        let mut daemon = self.daemon_of_nowhere();
+        daemon.arg("--nodes").arg(nodes);
+        daemon
+    }
+
+    /// The command line of the daemon, which does not say where the nodes are.
+    fn daemon_of_nowhere(&self) -> Command {
         let mut daemon = self.minicnid("run");
-        daemon.arg("--nodes").arg(nodes).args(["--node-name", &self.name]);
-        daemon.env("XTABLES_LOCKFILE", self.xtables_lock());
+        daemon.args(["--node-name", &self.name]).env("XTABLES_LOCKFILE", self.xtables_lock());
         daemon
     }
 
     /// Starts a daemon by its command line, which may begin with programs that execute the next, and waits until ADD can be
     /// served.
-    pub fn start(&self, mut daemon: Command) -> Result<()> {
+    pub fn start(&self, daemon: Command) -> Result<()> {
         let ready = self.state_dir().join("node.json");
         let written = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
         let before = written(&ready);
-        let log = File::options().create(true).append(true).open(self.log())?;
-        daemon.stdout(log.try_clone()?).stderr(log);
-        let mut daemon =
-            self.netns.run(|| daemon.spawn())?.with_context(|| format!("start minicnid on {}", self.name))?;
-        fs::write(self.pid_file(), daemon.id().to_string())?;
+        let mut daemon = self.spawn(daemon)?;
         let start = Instant::now();
         // Before it knows the node, a daemon tells no more than the datapath.
         let knows_node = || fs::read_to_string(&ready).is_ok_and(|facts| facts.contains("\"node\""));
@@ -168,6 +177,21 @@ impl Node {
             sleep(Duration::from_millis(5));
         }
         Ok(())
+    }
+
+    /// Starts the daemon with further arguments, and does not wait for anything.
+    pub fn spawn_daemon(&self, arguments: &[&str]) -> Result<Child> {
+        let mut daemon = self.daemon_of_nowhere();
+        daemon.args(arguments);
+        self.spawn(daemon)
+    }
+
+    fn spawn(&self, mut daemon: Command) -> Result<Child> {
+        let log = File::options().create(true).append(true).open(self.log())?;
+        daemon.stdout(log.try_clone()?).stderr(log);
+        let daemon = self.netns.run(|| daemon.spawn())?.with_context(|| format!("start minicnid on {}", self.name))?;
+        fs::write(self.pid_file(), daemon.id().to_string())?;
+        Ok(daemon)
     }
 
     /// Ends the daemon as the system would.

@@ -173,6 +173,15 @@ fn a_family_that_nodes_have_no_address_of_goes_through_the_tunnel_by_the_other()
 }
 
 #[test]
+fn an_address_that_this_host_lost_for_a_moment_moves_nothing_to_the_other_family() {
+    let own = node("me", &["10.244.0.0/24", "fd44:0::/64"], &["10.0.0.1", "fd00::1"]);
+    let other = node("a", &["10.244.1.0/24", "fd44:1::/64"], &["10.0.0.2", "fd00::2"]);
+    let (routes, problems) = through(Some(TUNNEL), &[own, other], "me", &[local(2, "10.0.0.1/24")]);
+    assert_eq!(routes, [route("10.244.1.0/24", "10.0.0.2", 2)]);
+    assert_problem(&problems, &["node a", "fd00::2 is on no network of this host"]);
+}
+
+#[test]
 fn while_the_uplink_is_down_nothing_moves_to_the_tunnel() {
     let nodes = [me(), node("a", &["10.244.1.0/24"], &["10.0.0.2"])];
     for tunnel in [TUNNEL, ALWAYS] {
