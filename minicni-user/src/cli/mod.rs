@@ -29,6 +29,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the node daemon: load the datapath, keep a route to every other node
+    // By far the largest.
     Run(Box<daemon::Run>),
     /// Show the node: endpoints, routes, the share of the fast path, and what is wrong
     Status(status::Status),

@@ -40,7 +40,7 @@ pub(super) fn add(root: &mut Root) -> Result<()> {
     let libraries = libraries(&found("xtables-nft-multi")?)?;
     let directory =
         libraries.iter().find_map(|library| Some(library.parent()?.join(EXTENSIONS)).filter(|dir| dir.is_dir()));
-    let directory = directory.context("iptables has no directory of extensions beside its libraries")?;
+    let directory = real(&directory.context("iptables has no directory of extensions beside its libraries")?)?;
     for extension in fs::read_dir(&directory).with_context(|| format!("list {}", directory.display()))? {
         files.insert(extension?.path());
     }

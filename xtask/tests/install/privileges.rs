@@ -4,7 +4,7 @@ use xtask::lab::{self, Lab, Node};
 
 use super::{Runtime, assert_reaches, eventually, lab, names, problems, uninstall};
 
-/// A container as the DaemonSet asks for it: nothing but these directories can be written, /proc/sys neither, and root
+/// A container as the manifest asks for it: nothing but these directories can be written, /proc/sys neither, and root
 /// has no capabilities but those given.
 const CONTAINER: &str = r#"
 set -eu
