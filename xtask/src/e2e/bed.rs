@@ -35,10 +35,12 @@ pub(super) struct Bed {
 impl Bed {
     /// Starts the cluster and installs minicni in it; the first row is what is seen of that.
     pub(super) fn start(name: &str, nodes: u8, step: impl Fn(&str)) -> Result<(Self, Outcome)> {
+        step("the image of minicni");
+        let image = install::image()?;
         let cluster = Cluster::start(name, nodes, &step)?;
         step("the images");
         let mut images = images::write(&directory(name))?.to_vec();
-        images.push(install::image(&directory(name))?);
+        images.push(image);
         let bed = Self { cluster, images, four: None };
         bed.cluster.nodes.iter().try_for_each(|node| bed.prepare(node))?;
         step(READY);

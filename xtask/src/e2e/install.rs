@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -22,9 +22,10 @@ const MANIFEST: &str = "deploy/minicni.yaml";
 pub(super) const NAMESPACE: &str = "kube-system";
 const DAEMON_SET: &str = "daemonset/minicni";
 
-/// Builds the image of minicni.
-pub(super) fn image(dir: &Path) -> Result<PathBuf> {
-    let archive = dir.join("minicni.tar");
+/// Builds the image of minicni, and says where its archive is.
+pub(super) fn image() -> Result<PathBuf> {
+    let archive = command::root().join("target/minicni-image.tar");
+    fs::create_dir_all(command::root().join("target"))?;
     let mut image = Command::new(std::env::current_exe()?);
     // Nothing but the table is to be on stdout.
     image.arg("image").arg("--output").arg(&archive).stdout(Stdio::from(std::io::stderr()));

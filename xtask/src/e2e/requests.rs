@@ -14,8 +14,13 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use minicni::link::Netns;
 
+use crate::lab::traffic::{Client, Protocol};
+
 /// How long a request may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between the requests of a stream.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What a web server says: who it is, and who asked.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -41,7 +46,7 @@ fn ask_from_here(to: SocketAddr) -> Result<Answer> {
     Ok(Answer { pod: pod.to_owned(), client: client.to_canonical() })
 }
 
-/// Asks without a pause, until it is told to stop.
+/// Asks again and again, until it is told to stop.
 pub(super) struct Stream {
     end: Arc<AtomicBool>,
     thread: JoinHandle<Result<Counted>>,
@@ -56,8 +61,18 @@ pub(super) struct Counted {
 }
 
 impl Stream {
-    /// Starts asking from inside a namespace.
+    /// Starts asking from inside a namespace, each time over a connection of its own.
     pub(super) fn start(from: Netns, to: SocketAddr) -> Self {
+        Self::repeat(from, move || ask_from_here(to).map(drop))
+    }
+
+    /// Starts asking a server of [`crate::lab::traffic`], over one connection for all requests.
+    pub(super) fn converse(from: Netns, to: SocketAddr) -> Result<Self> {
+        let mut client = Client::connect(&from, Protocol::Tcp, to)?;
+        Ok(Self::repeat(from, move || client.exchange(b"x")))
+    }
+
+    fn repeat(from: Netns, mut request: impl FnMut() -> Result<()> + Send + 'static) -> Self {
         let end = Arc::new(AtomicBool::new(false));
         let thread = thread::spawn({
             let end = Arc::clone(&end);
@@ -65,11 +80,11 @@ impl Stream {
                 Ok(from.run(|| {
                     let mut counted = Counted::default();
                     while !end.load(Relaxed) {
-                        match ask_from_here(to) {
-                            Ok(_) => counted.answered += 1,
+                        match request() {
+                            Ok(()) => counted.answered += 1,
                             Err(error) => counted.failed.push(format!("{error:#}")),
                         }
-                        thread::sleep(Duration::from_millis(20));
+                        thread::sleep(PAUSE);
                     }
                     counted
                 })?)

@@ -34,7 +34,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 
 pub(super) fn measure(plan: Plan) -> Result<Report> {
     lab::need_root()?;
-    let programs = build::release()?;
+    let programs = build::portable()?;
     let start = Instant::now();
     let load_before = load()?;
     let step = |text: &str| eprintln!("[{:>5.1} s] {text}", start.elapsed().as_secs_f64());

@@ -14,6 +14,10 @@ use super::{
     },
     deployment, services,
 };
+use crate::lab::traffic::Server;
+
+/// Where connections that last lead.
+const LASTING: u16 = 7002;
 
 /// The daemon of every node is replaced while pods talk: direct, between nodes and through a Service.
 pub(super) fn restart(bed: &mut Bed) -> Result<String> {
@@ -26,11 +30,22 @@ pub(super) fn restart(bed: &mut Bed) -> Result<String> {
         SocketAddr::new(four[1][1].address(true)?, HTTP),
         SocketAddr::new(service, 80),
     ];
-    let streams = targets.into_iter().map(|to| Ok(Stream::start(netns()?, to))).collect::<Result<Vec<_>>>()?;
+    // Connections that last are on the fast path.
+    let _servers = [&four[0][1], &four[1][1]]
+        .map(|pod| Server::start(&pod.netns(bed.machine(&pod.node)?)?, LASTING))
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?;
+    let lasting = targets[..3].iter().map(|to| Stream::converse(netns()?, SocketAddr::new(to.ip(), LASTING)));
+    let mut streams = lasting.collect::<Result<Vec<_>>>()?;
+    for to in targets {
+        streams.push(Stream::start(netns()?, to));
+    }
     install::restart(&bed.cluster)?;
     let answered = streams.into_iter().map(Stream::finish).sum::<Result<usize>>()?;
     services::delete(bed, "restart")?;
-    Ok(format!("{answered} of {answered} requests, same node, other node, IPv6, and by ClusterIP"))
+    Ok(format!(
+        "{answered} of {answered} requests: same node, other node, IPv6, over one connection and over one each; by ClusterIP"
+    ))
 }
 
 /// The last node gives its pods away.
