@@ -21,7 +21,7 @@ pub fn write(archive: &Path) -> Result<()> {
     write_with(archive, NAME, &["sh"])
 }
 
-/// As [`write`], with another name and command.
+/// As [`write()`], with another name and command.
 pub fn write_with(archive: &Path, name: &str, command_line: &[&str]) -> Result<()> {
     let work = archive.with_extension("work");
     let root = work.join("root");
