@@ -97,6 +97,8 @@ fn check_through_the_chain_names_what_another_broke() {
 fn a_node_that_forwards_nothing_forwards_for_the_pods_of_the_firewall_plugin() {
     let lab = lab("firewall", 1);
     let node = &lab.nodes[0];
+    // The daemon would accept what pods send and get.
+    node.stop_daemon().unwrap();
     node.run(Command::new("iptables").args(["-P", "FORWARD", "DROP"])).unwrap();
     let chained = || list(&[minicni(node), firewall()]);
     let (a, chain_a) = attach(node, "a", chained(), json!({}));

@@ -25,17 +25,18 @@ fn the_plugin_is_replaced_again_and_again_while_pods_come_and_go_and_no_call_fai
     eventually("the plugin is installed", || runtime.plugin().exists());
     let good = fs::read(Programs::beside_us().unwrap().minicni).unwrap();
     let pod = node.sandbox("a").unwrap();
+    // Other builds: the same with something behind it. Written beforehand, since a process that is forked meanwhile would hold
+    // the file open for writing, and nobody could execute it.
+    let others: Vec<_> = (0..20).map(|round| runtime.bin.join(format!(".another{round}"))).collect();
+    for (round, other) in (0..).zip(&others) {
+        fs::write(other, [&good[..], &[round]].concat()).unwrap();
+        fs::set_permissions(other, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
     let calls = thread::scope(|scope| {
         let replacing = scope.spawn(|| {
             let mut replaced = 0;
-            for round in 0..20 {
-                // Another build: the same with something behind it.
-                let mut other = good.clone();
-                other.push(round);
-                let temporary = runtime.bin.join(".another");
-                fs::write(&temporary, other).unwrap();
-                fs::set_permissions(&temporary, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-                fs::rename(&temporary, runtime.plugin()).unwrap();
+            for other in &others {
+                fs::rename(other, runtime.plugin()).unwrap();
                 eventually("the plugin is ours again", || fs::read(runtime.plugin()).is_ok_and(|now| now == good));
                 replaced += 1;
             }

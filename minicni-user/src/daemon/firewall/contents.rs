@@ -49,10 +49,17 @@ pub(super) struct TunnelEnds {
 pub(super) struct Parts {
     /// The policy of each chain.
     pub(super) chains: BTreeMap<String, Option<String>>,
-    /// The chain and the comment of each rule, in their order.
+    /// The chain and the comment of each rule, by chain and in their order.
     pub(super) rules: Vec<(String, Option<String>)>,
     /// The elements of each set.
     pub(super) sets: BTreeMap<String, BTreeSet<IpNet>>,
+}
+
+impl Parts {
+    /// The order of chains says nothing.
+    pub(super) fn sort(&mut self) {
+        self.rules.sort_by(|(one, _), (other, _)| one.cmp(other));
+    }
 }
 
 /// A rule and what it is for. The comment stands in the table, too.
@@ -91,11 +98,13 @@ impl Contents {
     /// The parts as they are when nobody changed them.
     pub(super) fn parts(&self) -> Parts {
         let rules = self.rules();
-        Parts {
+        let mut parts = Parts {
             chains: rules.iter().map(|(chain, ..)| ((*chain).to_owned(), Some("accept".to_owned()))).collect(),
             rules: rules.iter().map(|(chain, _, why)| ((*chain).to_owned(), Some((*why).to_owned()))).collect(),
             sets: self.sets().into_iter().map(|(name, elements)| (name.to_owned(), elements)).collect(),
-        }
+        };
+        parts.sort();
+        parts
     }
 
     /// A script that puts the whole table in the place of whatever is there, in one transaction.

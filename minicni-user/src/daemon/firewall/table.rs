@@ -132,8 +132,7 @@ fn parts(listing: Listing) -> Option<Parts> {
             parts.sets.insert(name, elem.iter().map(prefix).collect::<Option<BTreeSet<_>>>()?);
         }
     }
-    // The order of chains is not ours to know.
-    parts.rules.sort_by(|(one, _), (other, _)| one.cmp(other));
+    parts.sort();
     Some(parts)
 }
 
