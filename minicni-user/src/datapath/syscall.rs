@@ -49,8 +49,10 @@ struct ProgInfo {
     id: u32,
 }
 
-/// The part of `union bpf_attr` for [`PROG_QUERY`].
+/// The part of `union bpf_attr` for [`PROG_QUERY`], to its last field: the kernel writes the revision of a TCX hook whatever
+/// size it is told (`bpf_mprog_query` of kernel/bpf/mprog.c).
 #[repr(C)]
+#[derive(Default)]
 struct ProgQuery {
     target_ifindex: u32,
     attach_type: u32,
@@ -59,7 +61,13 @@ struct ProgQuery {
     prog_ids: u64,
     prog_cnt: u32,
     padding: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
 }
+/// As `linux/bpf.h` has it.
+const _: () = assert!(mem::offset_of!(ProgQuery, revision) == 56 && mem::size_of::<ProgQuery>() == 64);
 
 /// Opens what is pinned.
 pub(super) fn open_pin(path: &Path) -> Result<OwnedFd, SyscallError> {
@@ -92,11 +100,9 @@ pub(super) fn program_ids(ifindex: u32, attach_type: u32) -> Result<Vec<u32>, Sy
     let mut attributes = ProgQuery {
         target_ifindex: ifindex,
         attach_type,
-        query_flags: 0,
-        attach_flags: 0,
         prog_ids: ids.as_mut_ptr() as u64,
         prog_cnt: MAX_PROGRAMS,
-        padding: 0,
+        ..ProgQuery::default()
     };
     // SAFETY: the attributes are those of the command; there is room for as many ids as they say, and it outlives the call.
     unsafe { bpf(PROG_QUERY, &mut attributes) }

@@ -34,10 +34,15 @@ pub(super) struct Bed {
 
 impl Bed {
     /// Starts the cluster and installs minicni in it; the first row is what is seen of that.
-    pub(super) fn start(name: &str, nodes: u8, step: impl Fn(&str)) -> Result<(Self, Outcome)> {
+    pub(super) fn start(name: &str, nodes: u8, keep: bool, step: impl Fn(&str)) -> Result<(Self, Outcome)> {
         step("the image of minicni");
         let image = install::image()?;
-        let cluster = Cluster::start(name, nodes, &step)?;
+        let mut cluster = Cluster::start(name, nodes, &step)?;
+        if keep {
+            // At once: what fails is to be looked at, too.
+            cluster.keep();
+            eprintln!("{}", cluster.invitation());
+        }
         step("the images");
         let mut images = images::write(&directory(name))?.to_vec();
         images.push(image);
@@ -151,17 +156,6 @@ impl Bed {
             reasons.map(|reason| sum.get(*reason)).sum()
         };
         (with(Verdict::Fast), with(Verdict::Stack))
-    }
-
-    /// What a person may type while the cluster is kept.
-    pub(super) fn invitation(&self) -> String {
-        let nodes = self.cluster.nodes.iter().map(|node| format!("  {} ip route\n", node.prefix()));
-        format!(
-            "Everything is still there. Look at it, for example:\n\n  {} get pods -A -o wide\n{}\n\
-             Remove it with: cargo xtask e2e --clean",
-            self.cluster.invitation(),
-            nodes.collect::<String>()
-        )
     }
 }
 

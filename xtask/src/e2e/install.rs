@@ -58,5 +58,9 @@ pub(super) fn restart(cluster: &Cluster) -> Result<()> {
 
 /// Waits until every node has a daemon that is ready.
 pub(super) fn wait(kubectl: &Kubectl) -> Result<()> {
-    kubectl.run(&["-n", NAMESPACE, "rollout", "status", DAEMON_SET, "--timeout=180s"]).map(drop)
+    let ready = kubectl.run(&["-n", NAMESPACE, "rollout", "status", DAEMON_SET, "--timeout=180s"]);
+    ready.map(drop).map_err(|error| {
+        let log = kubectl.run(&["-n", NAMESPACE, "logs", DAEMON_SET, "--tail=20"]);
+        error.context(log.unwrap_or_else(|error| error.to_string()))
+    })
 }

@@ -79,7 +79,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if rows.is_empty() {
         bail!("no row has a name with {}", words.join(" or "));
     }
-    let (mut bed, ready) = Bed::start(CLUSTER, arguments.nodes, step)?;
+    let (mut bed, ready) = Bed::start(CLUSTER, arguments.nodes, arguments.keep, step)?;
     let mut outcomes = vec![ready];
     for row in rows {
         step(row.title);
@@ -89,10 +89,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         outcomes.push(outcome);
     }
-    if arguments.keep {
-        bed.cluster.keep();
-        eprintln!("{}", bed.invitation());
-    } else {
+    if !arguments.keep {
         step("removing the cluster");
         outcomes.push(rows::end::run(bed));
     }

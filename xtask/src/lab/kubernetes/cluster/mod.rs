@@ -136,10 +136,17 @@ impl Cluster {
         self.controllers.iter_mut().for_each(Process::keep);
     }
 
-    /// The command line of a kubectl that a person may type.
+    /// What a person may type while the cluster is kept.
     pub fn invitation(&self) -> String {
         let kubectl = crate::command::shown(&self.kubectl.command(&[]));
-        format!("nsenter --net={} {kubectl}", self.underlay.path(Place::Control).display())
+        let control = self.underlay.path(Place::Control);
+        let nodes = self.nodes.iter().map(|node| format!("\n  {} ip route", node.prefix()));
+        format!(
+            "The cluster stays. Look at it, for example:\n\n  nsenter --net={} {kubectl} get pods -A -o wide{}\n\n\
+             Remove it with: cargo xtask e2e --clean\n",
+            control.display(),
+            nodes.collect::<String>()
+        )
     }
 }
 
