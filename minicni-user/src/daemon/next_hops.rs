@@ -26,6 +26,8 @@ pub struct Tunnel {
 pub(super) struct NextHops<'a> {
     pub(super) underlay: &'a Underlay,
     pub(super) tunnel: Option<Tunnel>,
+    /// The pod CIDRs of this node.
+    pub(super) own_cidrs: &'a [IpNet],
 }
 
 impl NextHops<'_> {
@@ -52,7 +54,8 @@ impl NextHops<'_> {
         if let Some(tunnel) = self.tunnel
             && let Some(remote) = self.remote(if self.has_both(&ips, dst) { &ips } else { &node.internal_ips })
         {
-            return Ok(RouteSpec::encapsulated(dst, Encap::Vxlan { vni: tunnel.vni, remote }, tunnel.ifindex));
+            let encap = Encap::Vxlan { vni: tunnel.vni, remote };
+            return Ok(RouteSpec::encapsulated(dst, encap, tunnel.ifindex, self.source(dst)));
         }
         if ips.is_empty() {
             return Err(no_address(node, dst));
@@ -64,6 +67,13 @@ impl NextHops<'_> {
         } else {
             problem(why, "put the nodes on one network, or let the daemon encapsulate (--encapsulation cross-subnet)")
         })
+    }
+
+    /// What this host uses towards pods at the other end of the tunnel, where it has to be said: the IPv6 address of the
+    /// tunnel's device, which nothing else is to use.
+    fn source(&self, dst: IpNet) -> Option<IpAddr> {
+        let own = self.own_cidrs.iter().find(|own| own.addr().is_ipv6() && dst.addr().is_ipv6());
+        own.map(IpNet::network)
     }
 
     /// The interface with the longest prefix around `ip`; of equals the one by which this node meets the others.

@@ -53,6 +53,8 @@ pub struct RouteSpec {
     pub gateway: Option<IpAddr>,
     /// Index of the interface it leaves by; `None` if the route has none, or several.
     pub ifindex: Option<u32>,
+    /// The address that this host itself uses by it (`RTA_PREFSRC`); `None` leaves the choice to the kernel.
+    pub source: Option<IpAddr>,
     /// The tunnel's end; `None` for a route without.
     pub encap: Option<Encap>,
     /// Metric (`RTA_PRIORITY`); the kernel takes the lowest. Ours is [`metric()`].
@@ -64,14 +66,28 @@ pub struct RouteSpec {
 impl RouteSpec {
     /// A route of ours by way of a node that is on-link.
     pub(super) fn direct(dst: IpNet, gateway: IpAddr, ifindex: u32) -> Self {
-        let gateway = Some(gateway);
-        Self { dst, gateway, ifindex: Some(ifindex), encap: None, metric: metric(dst), protocol: ROUTE_PROTOCOL }
+        Self {
+            dst,
+            gateway: Some(gateway),
+            ifindex: Some(ifindex),
+            source: None,
+            encap: None,
+            metric: metric(dst),
+            protocol: ROUTE_PROTOCOL,
+        }
     }
 
     /// A route of ours through the tunnel device.
-    pub(super) fn encapsulated(dst: IpNet, encap: Encap, ifindex: u32) -> Self {
-        let encap = Some(encap);
-        Self { dst, gateway: None, ifindex: Some(ifindex), encap, metric: metric(dst), protocol: ROUTE_PROTOCOL }
+    pub(super) fn encapsulated(dst: IpNet, encap: Encap, ifindex: u32, source: Option<IpAddr>) -> Self {
+        Self {
+            dst,
+            gateway: None,
+            ifindex: Some(ifindex),
+            source,
+            encap: Some(encap),
+            metric: metric(dst),
+            protocol: ROUTE_PROTOCOL,
+        }
     }
 }
 
@@ -86,6 +102,9 @@ impl fmt::Display for RouteSpec {
         }
         if let Some(ifindex) = self.ifindex {
             write!(f, " dev #{ifindex}")?;
+        }
+        if let Some(source) = self.source {
+            write!(f, " src {source}")?;
         }
         if self.metric != 0 {
             write!(f, " metric {}", self.metric)?;
@@ -176,7 +195,8 @@ pub fn desired(
     tunnel: Option<Tunnel>,
 ) -> (Vec<RouteSpec>, Vec<Problem>) {
     let mut problems = Vec::new();
-    if !nodes.iter().any(|node| node.name == me) {
+    let own = nodes.iter().find(|node| node.name == me);
+    if own.is_none() {
         problems.push(Problem {
             reason: Reason::NodeMissing,
             node: me.to_owned(),
@@ -185,7 +205,7 @@ pub fn desired(
             remedy: "start the daemon with the name of this host's Node, or add the Node",
         });
     }
-    let next_hops = NextHops { underlay, tunnel };
+    let next_hops = NextHops { underlay, tunnel, own_cidrs: own.map_or(&[], |own| &own.pod_cidrs) };
     let mut routes = Vec::new();
     for (dst, node) in pod_cidrs(nodes, me, &mut problems) {
         if node.name != me {

@@ -280,6 +280,7 @@ fn message(route: &RouteSpec) -> RouteMessage {
     message.attributes.push(RouteAttribute::Destination(route.dst.addr().into()));
     message.attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
     message.attributes.extend(route.ifindex.map(RouteAttribute::Oif));
+    message.attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(source.into())));
     if let Some(encap) = &route.encap {
         message.attributes.extend(encapsulation::attributes(encap));
     }
@@ -300,19 +301,20 @@ fn route_spec(message: &RouteMessage) -> Option<RouteSpec> {
         AddressFamily::Inet6 => IpAddr::from(Ipv6Addr::UNSPECIFIED),
         _ => IpAddr::from(Ipv4Addr::UNSPECIFIED),
     };
-    let (mut gateway, mut ifindex, mut encap, mut metric) = (None, None, None, 0);
+    let (mut gateway, mut ifindex, mut source, mut encap, mut metric) = (None, None, None, None, 0);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(address) => dst = ip_addr(address)?,
             RouteAttribute::Gateway(address) => gateway = ip_addr(address),
             RouteAttribute::Oif(index) => ifindex = Some(*index),
+            RouteAttribute::PrefSource(address) => source = ip_addr(address),
             RouteAttribute::Priority(priority) => metric = *priority,
             RouteAttribute::Encap(attributes) => encap = Some(encapsulation::parse(attributes)),
             _ => {}
         }
     }
     let dst = IpNet::new(dst, message.header.destination_prefix_length).ok()?;
-    Some(RouteSpec { dst, gateway, ifindex, encap, metric, protocol: message.header.protocol.into() })
+    Some(RouteSpec { dst, gateway, ifindex, source, encap, metric, protocol: message.header.protocol.into() })
 }
 
 fn ip_addr(address: &RouteAddress) -> Option<IpAddr> {

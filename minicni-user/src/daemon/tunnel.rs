@@ -6,7 +6,7 @@ use tracing::info;
 
 use super::host::loosen_rp_filter;
 use crate::link::{
-    LinkError, LinkInfo, Socket, Vxlan, address, alias, delete_address, delete_link, link_up, set_mtu, vxlan,
+    LinkError, LinkInfo, Socket, Vxlan, address_aside, alias, delete_address, delete_link, link_up, set_mtu, vxlan,
     without_link_local,
 };
 
@@ -47,7 +47,8 @@ pub(super) struct Tunnel {
     /// Its MTU in bytes; `None` leaves it as it is.
     pub mtu: Option<u32>,
     /// What this host itself uses towards pods at the other end, so that their answers come back through the tunnel, too:
-    /// the first of the pods' addresses, which no pod gets.
+    /// the first of the pods' addresses, which no pod gets. Routes through the tunnel name it. Towards pods of this host the
+    /// kernel would prefer it to the `InternalIP`, because it resembles theirs (RFC 6724, rule 8), if it were not set aside.
     pub pod_cidrs: Vec<IpNet>,
 }
 
@@ -98,7 +99,7 @@ impl Tunnel {
         let stale = present.iter().filter(|address| !wanted.contains(address));
         requests.extend(stale.map(|stale| delete_address(link.ifindex, *stale)));
         let lacking = wanted.iter().filter(|address| !present.contains(address));
-        requests.extend(lacking.map(|lacking| address(link.ifindex, *lacking, true)));
+        requests.extend(lacking.map(|lacking| address_aside(link.ifindex, *lacking)));
         if !requests.is_empty() {
             socket.batch(requests).map_err(|error| self.explained(error))?;
         }

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo},
 };
 use nix::errno::Errno;
 
@@ -15,6 +15,28 @@ use super::{LinkError, Request, Socket};
 /// Adds an address with its prefix length to a device. `nodad` makes an IPv6 address usable at once, without duplicate
 /// address detection.
 pub fn address(ifindex: u32, address: IpNet, nodad: bool) -> Request<'static> {
+    Request::new(
+        format!("add address {address} to dev {ifindex}"),
+        RouteNetlinkMessage::NewAddress(message(ifindex, address, nodad)),
+        NLM_F_CREATE | NLM_F_EXCL,
+    )
+}
+
+/// Adds an address that is usable at once and, if it is IPv6, that the kernel takes only where somebody asks for it: a
+/// deprecated one, by RFC 6724, rule 3.
+pub fn address_aside(ifindex: u32, address: IpNet) -> Request<'static> {
+    let mut message = message(ifindex, address, true);
+    if address.addr().is_ipv6() {
+        let mut lifetime = CacheInfo::default();
+        lifetime.ifa_preferred = 0;
+        lifetime.ifa_valid = u32::MAX;
+        message.attributes.push(AddressAttribute::CacheInfo(lifetime));
+    }
+    let operation = format!("add address {address} to dev {ifindex}");
+    Request::new(operation, RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+fn message(ifindex: u32, address: IpNet, nodad: bool) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.index = ifindex;
     message.header.family = family(address.addr());
@@ -23,8 +45,7 @@ pub fn address(ifindex: u32, address: IpNet, nodad: bool) -> Request<'static> {
         message.header.flags = AddressHeaderFlags::Nodad;
     }
     message.attributes = vec![AddressAttribute::Local(address.addr()), AddressAttribute::Address(address.addr())];
-    let operation = format!("add address {address} to dev {ifindex}");
-    Request::new(operation, RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+    message
 }
 
 /// Takes an address off a device. That it is gone already is success.

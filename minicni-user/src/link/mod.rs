@@ -21,7 +21,7 @@ pub(crate) mod tests;
 mod traffic_control;
 mod vxlan;
 
-pub use address::{address, delete_address};
+pub use address::{address, address_aside, delete_address};
 pub use device::{
     LinkInfo, VethEnd, alias, delete_group, delete_link, link_up, set_group, set_mtu, veth, without_link_local,
 };

@@ -183,6 +183,15 @@ pub fn clean(name: &str) -> Result<()> {
     }
 }
 
+/// Lets the IPv6 addresses of a namespace's devices be used at once, also the link-local ones, without which the kernel does
+/// not even ask for a neighbour. Else what is sent in the first second or two may wait for so long, or be lost.
+pub fn without_dad(netns: &Netns) -> Result<()> {
+    for scope in ["all", "default"] {
+        netns.run(|| sysctl::write(&sysctl::device_key("ipv6", scope, "accept_dad")?, "0"))??;
+    }
+    Ok(())
+}
+
 /// What is in a directory; nothing if it is not there.
 pub(crate) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     match fs::read_dir(dir) {

@@ -13,7 +13,7 @@ use minicni::{datapath::Pins, link::Netns};
 use minicni_common::Counters;
 use nix::mount::{MsFlags, mount};
 
-use super::{Families, Pod, Programs, directory, families, netns_path, stop_daemon};
+use super::{Families, Pod, Programs, directory, families, netns_path, stop_daemon, without_dad};
 
 /// How long a daemon may take until it is ready.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -47,6 +47,7 @@ impl Node {
         mount(Some("bpf"), &bpf, Some("bpf"), MsFlags::empty(), None::<&str>)
             .with_context(|| format!("mount a bpf file system on {}", bpf.display()))?;
         let netns = Netns::create_named(netns_path(&format!("{lab}-{name}")))?;
+        without_dad(&netns)?;
         let (lab, programs) = (lab.to_owned(), programs.clone());
         let (address, address6) = (families::node_address(number), families::node_address6(number));
         Ok(Self { name, number, netns, families, address, address6, lab, dir, programs })

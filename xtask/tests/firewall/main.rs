@@ -13,7 +13,7 @@ use std::{
 };
 
 use minicni::link::Netns;
-use xtask::lab::{Families, Lab, Node, Programs};
+use xtask::lab::{Families, Lab, Node, Programs, without_dad};
 
 const PORT: u16 = 8080;
 /// How soon what somebody removed is back.
@@ -32,6 +32,7 @@ fn outside(lab: &Lab) -> Netns {
     let node = &lab.nodes[0];
     let name = node.netns_name().replace("node1", "outside");
     let outside = Netns::create_named(format!("/run/netns/{name}")).unwrap();
+    without_dad(&outside).unwrap();
     ip(&node.netns, &format!("link add out0 type veth peer name out0 netns {name}"));
     for (netns, addresses) in [(&node.netns, DOOR), (&outside, OUTSIDE)] {
         ip(netns, &format!("address add {}/24 dev out0", addresses[0]));

@@ -69,8 +69,9 @@ fn nothing_is_left_of_minicni_and_a_second_time_there_is_nothing_to_do() {
     let done = uninstall(node, &runtime, &[]);
     assert!(done.status.success(), "{}", said(&done));
     let log = said(&done);
+    let pins = format!("/{}", minicni_common::names::LAYOUT_VERSION);
     for thing in
-        [CONFLIST, "the route 10.244.2.0/24", "the programs of interface", "/v3", "node.json", "opt-cni-bin/minicni"]
+        [CONFLIST, "the route 10.244.2.0/24", "the programs of interface", &pins, "node.json", "opt-cni-bin/minicni"]
     {
         assert!(log.contains(thing), "{thing:?} is not in {log}");
     }

@@ -11,14 +11,16 @@ use crate::{DEVICE, LIMIT, PORT, apart, counter, ip, pair, pod_mtu, start, to, w
 
 #[test]
 fn large_transfers_through_the_tunnel_arrive_whole_and_no_outer_packet_is_cut() {
-    for (name, families, mtu) in [("large4", Families::V4, 1464), ("large", Families::Dual, 1444)] {
+    for (name, families, mtu) in [("large4", Families::V4, 1464_usize), ("large", Families::Dual, 1444)] {
         let lab = apart(name, families);
         start(&lab, &[]);
         let (a, b, _server) = pair(&lab);
-        assert_eq!(pod_mtu(&lab.nodes[0]), Some(mtu));
+        assert_eq!(pod_mtu(&lab.nodes[0]), Some(mtu as u64));
         for address in b.addresses() {
             let mut udp = Client::connect(&a.netns, Protocol::Udp, to(address)).unwrap();
-            for length in [1, 1_300, 1_396, 1_397, 1_436, 1_437, 4_000, 30_000] {
+            // What is longer the pod itself cuts; conntrack puts it together to look at it, and the node cuts it again.
+            let whole = if address.is_ipv4() { mtu - 28 } else { mtu - 48 };
+            for length in [1, 1_300, whole] {
                 udp.exchange(&vec![7; length]).unwrap_or_else(|error| panic!("{address}, {length}: {error}"));
             }
             let mut tcp = Client::connect(&a.netns, Protocol::Tcp, to(address)).unwrap();
@@ -30,6 +32,12 @@ fn large_transfers_through_the_tunnel_arrive_whole_and_no_outer_packet_is_cut() 
         for node in &lab.nodes {
             for name in ["IpFragCreates", "Ip6FragCreates", "IcmpOutDestUnreachs", "Icmp6OutPktTooBigs"] {
                 assert_eq!(counter(&node.netns, name), 0, "{name}");
+            }
+        }
+        for address in b.addresses() {
+            let mut udp = Client::connect(&a.netns, Protocol::Udp, to(address)).unwrap();
+            for length in [1_500, 4_000, 30_000] {
+                udp.exchange(&vec![7; length]).unwrap_or_else(|error| panic!("{address}, {length}: {error}"));
             }
         }
     }

@@ -11,7 +11,7 @@ use xtask::lab::{
     traffic::{Client, Protocol, Server},
 };
 
-use crate::{DEVICE, PORT, apart, counter, drop_pod_addresses, ip, our_routes, pair, redirected, start, to};
+use crate::{DEVICE, PORT, apart, counter, drop_pod_addresses, ip, our_routes, pair, redirected, start, to, wired};
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 const VIRTUAL: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
@@ -170,4 +170,20 @@ fn routes_and_device_are_named_as_people_look_for_them() {
     let status = node.run(&mut node.minicnid("status")).unwrap();
     let shown = status.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     assert!(shown.into_iter().any(|line| line == ["10.244.2.0/24", "192.168.77.2", DEVICE]), "{status}");
+}
+
+#[test]
+fn a_node_answers_its_own_pods_with_the_address_that_they_asked() {
+    let lab = wired("own", Families::Dual);
+    start(&lab, &[]);
+    let node = &lab.nodes[0];
+    let pod = node.pod("a").unwrap();
+    let _server = Server::start(&node.netns, PORT).unwrap();
+    // A UDP socket that listens on all addresses leaves it to the kernel which one it answers with.
+    for address in [IpAddr::from(node.address), node.address6.into()] {
+        for protocol in PROTOCOLS {
+            let measured = Client::connect(&pod.netns, protocol, to(address)).unwrap().measure(10);
+            measured.unwrap_or_else(|error| panic!("{address} over {protocol:?}: {error}"));
+        }
+    }
 }

@@ -22,6 +22,7 @@ fn route(dst: &str, gateway: &str, ifindex: u32) -> RouteSpec {
         dst,
         gateway: Some(gateway.parse().unwrap()),
         ifindex: Some(ifindex),
+        source: None,
         encap: None,
         metric: if dst.addr().is_ipv4() { 0 } else { 1024 },
         protocol: ROUTE_PROTOCOL,
@@ -44,7 +45,8 @@ const ALWAYS: Tunnel = Tunnel { always: true, ..TUNNEL };
 /// A route through [`TUNNEL`].
 fn encapsulated(dst: &str, remote: &str) -> RouteSpec {
     let encap = Some(Encap::Vxlan { vni: 109, remote: remote.parse().unwrap() });
-    RouteSpec { gateway: None, encap, ..route(dst, remote, TUNNEL.ifindex) }
+    let source = dst.contains("::").then(|| "fd44::".parse().unwrap());
+    RouteSpec { gateway: None, source, encap, ..route(dst, remote, TUNNEL.ifindex) }
 }
 
 /// The one problem's text names all of `parts`.

@@ -116,10 +116,10 @@ fn end(file: &Path) -> Result<()> {
             if begin.elapsed() > LIMIT {
                 bail!("process {pid} of {} does not end", file.display());
             }
-            // Where it is our child, it has to be waited for.
-            let _ = nix::sys::wait::waitpid(Pid::from_raw(pid), Some(nix::sys::wait::WaitPidFlag::WNOHANG));
             sleep(Duration::from_millis(5));
         }
+        // Where it was our child, it has to be waited for.
+        let _ = nix::sys::wait::waitpid(Pid::from_raw(pid), Some(nix::sys::wait::WaitPidFlag::WNOHANG));
     }
     Ok(fs::remove_file(file)?)
 }
