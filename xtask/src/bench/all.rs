@@ -16,7 +16,7 @@ use super::{
     add, datapath, html,
     judged::Judged,
     output::{self, STDOUT},
-    services,
+    scale, services,
 };
 
 /// Arguments of `bench all`.
@@ -45,6 +45,8 @@ pub(super) struct All {
     pub(super) add: add::Report,
     pub(super) datapath: datapath::Report,
     pub(super) services: services::Report,
+    /// Not among the kept figures yet.
+    pub(super) scale: Option<scale::Report>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
@@ -79,6 +81,7 @@ impl All {
             add: add::measured(quick)?,
             datapath: datapath::measured(quick, None)?,
             services: services::measured(quick)?,
+            scale: Some(scale::measured(quick)?),
         })
     }
 
@@ -88,11 +91,17 @@ impl All {
             add: output::read(&directory.join("bench-add.json"))?,
             datapath: output::read(&directory.join("bench-datapath.json"))?,
             services: output::read(&directory.join("bench-services.json"))?,
+            scale: Some(directory.join("bench-scale.json"))
+                .filter(|file| file.exists())
+                .map(|file| output::read(&file))
+                .transpose()?,
         })
     }
 
     /// The verdicts of all.
     pub(super) fn judged(&self) -> Vec<Judged> {
-        [datapath::judge(&self.datapath), services::judge(&self.services), add::judge(&self.add)].concat()
+        let Self { add, datapath, services, scale } = self;
+        let scale = scale.as_ref().map(scale::judge).unwrap_or_default();
+        [datapath::judge(datapath), services::judge(services), add::judge(add), scale].concat()
     }
 }

@@ -1,4 +1,4 @@
-use std::{fs, process::Command, thread, time::Duration};
+use std::{fmt, fs, process::Command, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,18 @@ impl Environment {
                 .unwrap_or_else(|_| env!("CARGO_PKG_VERSION").to_owned()),
             plugins: command::output(Command::new("dpkg-query").args(version)).unwrap_or_else(|_| "unknown".to_owned()),
         })
+    }
+}
+
+impl fmt::Display for Environment {
+    /// When and where, for the notes below a table.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { date, seconds, kernel, cpus, cpu, load: [before, after], .. } = self;
+        write!(
+            f,
+            "{date} in {seconds} s: Linux {kernel}, {cpus} CPUs ({cpu}), load {before} before and {after} at the end, the \
+             benchmark's own included"
+        )
     }
 }
 

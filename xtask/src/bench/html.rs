@@ -3,7 +3,7 @@
 use anyhow::Result;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::{add, all::All, datapath, judged::Judged, services};
+use super::{add, all::All, datapath, judged::Judged, scale, services};
 
 const STYLE: &str = include_str!("report.css");
 
@@ -38,6 +38,10 @@ pub(super) fn page(all: &All) -> Result<String> {
                 h2 { "ADD and DEL" }
                 (figure(&add::svg(&all.add)?))
                 (words(&add::document(&all.add)))
+                @if let Some(scale) = &all.scale {
+                    h2 { "Many nodes" }
+                    (words(&scale::document(scale)))
+                }
             }
         }
     };

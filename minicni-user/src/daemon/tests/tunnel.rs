@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 const FAR4: &str = "10.244.2.0/24 encap ip id 109 src 0.0.0.0 dst 10.7.0.3 ttl 0 tos 0 dev minicni-vxlan proto 109";
 const FAR6: &str =
-    "fd44:0:0:2::/64 encap ip6 id 109 src :: dst fd07::3 hoplimit 0 tc 0 csum dev minicni-vxlan proto 109";
+    "fd44:0:0:2::/64 encap ip6 id 109 src :: dst fd07::3 hoplimit 0 tc 0 csum dev minicni-vxlan proto 109 src fd44::";
 const NEAR4: &str = "10.244.1.0/24 via 10.0.0.2 dev up0 proto 109";
 const NEAR6: &str = "fd44:0:0:1::/64 via fd00::2 dev up0 proto 109";
 

@@ -278,7 +278,7 @@ fn notes(report: &Report) -> String {
          * at once: as many processes at the same time, from the first exec to the last exit; during DELs: one ADD after \
          another until the last DEL exits\n\
          * minicni {}, in eBPF mode with its daemon running; containernetworking-plugins {}; the state of both in memory\n\
-         * {} in {} s: Linux {}, {} CPUs ({}), load {} before and {} at the end, the benchmark's own included",
+         * {environment}",
         controls.process_first_half,
         controls.process_second_half,
         controls.process.p99,
@@ -288,13 +288,6 @@ fn notes(report: &Report) -> String {
         plan.seed,
         environment.minicni,
         environment.plugins,
-        environment.date,
-        environment.seconds,
-        environment.kernel,
-        environment.cpus,
-        environment.cpu,
-        environment.load[0],
-        environment.load[1],
     )
 }
 

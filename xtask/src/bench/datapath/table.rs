@@ -134,21 +134,13 @@ fn notes(report: &Report) -> String {
     let missing = missing.collect::<Vec<_>>().join("\n");
     format!(
         "{missing}\n* {} rounds, {} ms for each measurement in each, seed {}; {} measurements failed once and were made again\n\
-         * {} in {} s: Linux {}, {} CPUs ({}), load {} before and {} at the end, the benchmark's own included, {} % \
-         of the CPUs' time taken by the hypervisor for others\n\
+         * {environment}, {} % of the CPUs' time taken by the hypervisor for others\n\
          * minicni {}; containernetworking-plugins {}\n\
          * mitigations: {}",
         plan.rounds,
         plan.milliseconds,
         plan.seed,
         report.repeated,
-        environment.date,
-        environment.seconds,
-        environment.kernel,
-        environment.cpus,
-        environment.cpu,
-        environment.load[0],
-        environment.load[1],
         report.stolen,
         environment.minicni,
         environment.plugins,

@@ -7,11 +7,16 @@ mod report;
 mod run;
 mod table;
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use self::{report::Plan, run::measure};
+pub(super) use self::{
+    report::Report,
+    table::{document, judge},
+};
+use super::output::{self, STDOUT};
 
 /// Arguments of `bench scale`.
 #[derive(clap::Args)]
@@ -25,9 +30,9 @@ pub(super) struct Arguments {
     /// How long the API server is away, in seconds
     #[arg(long, value_name = "SECONDS")]
     outage: Option<u64>,
-    /// Print JSON
-    #[arg(long, conflicts_with = "markdown")]
-    json: bool,
+    /// Write JSON to a file, or print it
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = STDOUT, conflicts_with = "markdown")]
+    json: Option<PathBuf>,
     /// Print the document that is kept in docs/bench-scale.md
     #[arg(long)]
     markdown: bool,
@@ -38,18 +43,20 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let report = match &arguments.from {
-        Some(file) => {
-            let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-            serde_json::from_str(&text).with_context(|| format!("{} is no report of bench scale", file.display()))?
-        }
+        Some(file) => output::read(file)?,
         None => measure(Plan::new(arguments.quick, arguments.nodes, arguments.outage))?,
     };
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+    if let Some(file) = &arguments.json {
+        output::json(&report, file)?;
     } else if arguments.markdown {
-        print!("{}", table::document(&report));
+        print!("{}", document(&report));
     } else {
         println!("{}", table::render(&report));
     }
     Ok(())
+}
+
+/// A run with nothing but its length chosen.
+pub(super) fn measured(quick: bool) -> Result<Report> {
+    measure(Plan::new(quick, None, None))
 }

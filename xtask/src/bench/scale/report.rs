@@ -30,7 +30,7 @@ impl Plan {
 
 /// All that a run found.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub(super) struct Report {
+pub(in crate::bench) struct Report {
     pub(super) environment: Environment,
     pub(super) plan: Plan,
     /// Bytes of a Node object as the API server gives it.

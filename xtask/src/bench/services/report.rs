@@ -215,17 +215,8 @@ fn notes(report: &Report) -> String {
     let environment = &report.environment;
     format!(
         "* {} rounds, {} ms for each measurement in each\n\
-         * {} in {} s: Linux {}, {} CPUs ({}), load {} before and {} at the end, the benchmark's own included; minicni {}",
-        report.rounds,
-        report.milliseconds,
-        environment.date,
-        environment.seconds,
-        environment.kernel,
-        environment.cpus,
-        environment.cpu,
-        environment.load[0],
-        environment.load[1],
-        environment.minicni,
+         * {environment}; minicni {}",
+        report.rounds, report.milliseconds, environment.minicni,
     )
 }
 
