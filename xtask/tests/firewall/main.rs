@@ -6,6 +6,7 @@ mod policy;
 
 use std::{
     fs,
+    io::ErrorKind,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::Command,
     thread,
@@ -61,19 +62,32 @@ fn iptables(node: &Node, command: &str) -> String {
     node.run(Command::new(words.next().unwrap()).args(words).envs([lock])).unwrap()
 }
 
+/// A socket. The one before it may still be open in a process that another test forked, until that executes its program.
+fn bound<S>(bind: impl Fn() -> std::io::Result<S>) -> S {
+    let start = Instant::now();
+    loop {
+        match bind() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && start.elapsed() < Duration::from_secs(2) => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            socket => return socket.unwrap(),
+        }
+    }
+}
+
 /// The address from which a server sees a client that dials `to`, over TCP and over UDP; `None` where nothing arrives.
 /// The server listens on [`PORT`].
 fn seen(client: &Netns, server: &Netns, to: SocketAddr) -> Option<IpAddr> {
     let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
     let patience = Duration::from_secs(2);
-    let udp = server.run(|| UdpSocket::bind((any, PORT)).unwrap()).unwrap();
+    let udp = bound(|| server.run(|| UdpSocket::bind((any, PORT))).unwrap());
     udp.set_read_timeout(Some(patience)).unwrap();
     let socket = client.run(|| UdpSocket::bind((any, 0)).unwrap()).unwrap();
     // A refusal is told at once or later; nothing arrives then.
     let _ = socket.send_to(b"x", to);
     let by_udp = udp.recv_from(&mut [0; 8]).ok().map(|(_, from)| from.ip());
 
-    let tcp = server.run(|| TcpListener::bind((any, PORT)).unwrap()).unwrap();
+    let tcp = bound(|| server.run(|| TcpListener::bind((any, PORT))).unwrap());
     let accepted = thread::spawn(move || tcp.accept().map(|(_, from)| from.ip()).ok());
     let stream = client.run(|| TcpStream::connect_timeout(&to, patience)).unwrap();
     if stream.is_err() {
