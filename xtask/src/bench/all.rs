@@ -22,7 +22,7 @@ use super::{
 /// Arguments of `bench all`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// Few and short rounds, within ten minutes: whether it all works and about how fast, not figures to quote
+    /// Few and short rounds: whether it all works and about how fast, not figures to quote
     #[arg(long)]
     quick: bool,
     /// Write JSON to a file, or print it
@@ -45,7 +45,7 @@ pub(super) struct All {
     pub(super) add: add::Report,
     pub(super) datapath: datapath::Report,
     pub(super) services: services::Report,
-    /// Not among the kept figures yet.
+    /// `None` of figures that were kept without it.
     pub(super) scale: Option<scale::Report>,
 }
 
