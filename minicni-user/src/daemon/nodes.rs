@@ -134,9 +134,9 @@ struct Metadata {
 #[derive(Clone, Deserialize)]
 pub(super) struct Spec {
     #[serde(rename = "podCIDR")]
-    pod_cidr: Option<String>,
+    pub(super) pod_cidr: Option<String>,
     #[serde(rename = "podCIDRs")]
-    pod_cidrs: Option<Vec<String>>,
+    pub(super) pod_cidrs: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -148,9 +148,9 @@ struct Status {
 #[derive(Clone, Deserialize)]
 pub(super) struct Address {
     #[serde(rename = "type", default)]
-    kind: String,
+    pub(super) kind: String,
     #[serde(default)]
-    address: String,
+    pub(super) address: String,
 }
 
 /// Reads all Nodes of a YAML text, in their order.

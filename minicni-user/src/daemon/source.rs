@@ -1,16 +1,23 @@
 //! Where the nodes of the cluster are known from: the Kubernetes API, or a file.
 //!
+//! The API server is talked to by a `thread` of its own: `api` asks, `decode` (`frames`, `protobuf`) understands, `follow` keeps
+//! what is known, and `report` tells the server of this node.
+//!
 //! A file is taken whole or not at all, because one person wrote it. Objects of the API come from many, so one that is wrong is
 //! left out alone.
 
 mod accept;
 mod api;
 mod backoff;
+mod decode;
 mod events;
 mod failure;
 mod follow;
+mod frames;
 mod object;
+mod protobuf;
 mod report;
+mod thread;
 
 use std::fmt;
 use std::future;
@@ -22,7 +29,11 @@ use tracing::{info, warn};
 
 pub use self::api::{ApiError, ApiOptions};
 pub(super) use self::report::Availability;
-use self::{api::Api, follow::Cluster, report::Reporter};
+use self::{
+    api::Api,
+    follow::{Cluster, follow},
+    report::{Reporter, report},
+};
 use super::{
     file::{self, NodesFile},
     metrics::NodeSource,
@@ -75,11 +86,15 @@ impl Source {
                 Ok(Self::File(FileSource { path: path.clone(), watch, nodes: None, error: None, metrics }))
             }
             SourceOptions::Api(options) => {
-                let api = Api::new(options).await?;
                 let (sender, changes) = channel(Cluster::default());
-                let server = api.server.clone();
-                tokio::spawn(follow::follow(api.clone(), me.to_owned(), sender, metrics));
-                let reporter = Reporter::start(api, me.to_owned(), changes.clone());
+                let (reporter, wanted) = Reporter::new();
+                let (me, cluster) = (me.to_owned(), changes.clone());
+                let work = async move |api: Api, rest| {
+                    tokio::spawn(report(api.clone(), me.clone(), wanted, cluster));
+                    // A task like the others: it must not come before the one that reads for it.
+                    let _ = tokio::spawn(follow(api, me, sender, metrics, rest)).await;
+                };
+                let server = thread::start(options.clone(), work).await?;
                 Ok(Self::Api(ApiSource { server, changes, cluster: Cluster::default(), reporter }))
             }
         }
@@ -97,7 +112,7 @@ impl Source {
                 source.read();
             }
             Self::Api(source) => {
-                // The task that follows the API never ends.
+                // The thread that follows the API never ends.
                 if source.changes.changed().await.is_err() {
                     future::pending::<()>().await;
                 }

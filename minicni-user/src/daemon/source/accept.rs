@@ -26,7 +26,7 @@ pub(super) struct Accepted {
 /// Chooses among all nodes that are known, by name. No pod CIDR may cover one of the addresses of `api_server`.
 pub(super) fn accept(known: &BTreeMap<String, Known>, me: &str, api_server: &[IpAddr]) -> Accepted {
     let mut order: Vec<_> = known.iter().collect();
-    order.sort_by_key(|(name, known)| (*name != me, &known.created, *name));
+    order.sort_by_key(|(name, known)| (*name != me, known.created, *name));
     let mut claims = Claims { api_server, ..Claims::default() };
     let mut accepted = Accepted::default();
     for (name, known) in order {

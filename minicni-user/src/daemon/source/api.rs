@@ -1,23 +1,33 @@
 //! The API server, as far as the daemon talks to it.
 
+use std::mem;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use futures_util::{AsyncReadExt as _, Stream};
+use http_body_util::BodyExt as _;
+use hyper::http::{HeaderValue, Request, header::ACCEPT};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams, WatchParams};
+use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::Request;
+use kube::core::request::Request as Resource;
 use kube::{Client, Config};
+use prost::bytes::Bytes;
 use serde::de::IgnoredAny;
 use serde_json::json;
+use tracing::debug;
 
-use super::object::{NETWORK_UNAVAILABLE, NodeObject, Page};
+use super::decode::{ACCEPTED, ACCEPTED_EVENTS, DecodeError, Encoding, Event};
+use super::failure::Failure;
+use super::frames::Frames;
+use super::object::{NETWORK_UNAVAILABLE, Page};
 use super::report::Availability;
 use crate::daemon::problems::Problem;
 
-/// How many nodes are asked for at once. A page of large ones is 10 MB of JSON, for a moment.
+/// How many nodes are asked for at once. A page of large ones is 10 MB, for a moment.
 const PAGE: u32 = 250;
+/// How much is read of what a server says that will not, in bytes.
+const LONGEST_REFUSAL: usize = 1 << 16;
 
 /// Where the API server is, and who we are there: what a pod's `ServiceAccount` gives, where nobody says otherwise.
 #[derive(Clone, Debug, Default)]
@@ -56,6 +66,9 @@ pub enum ApiError {
         /// Why.
         reason: String,
     },
+    /// There is no thread to talk to it.
+    #[error("start the thread that talks to the API server: {0}")]
+    Thread(#[source] std::io::Error),
 }
 
 /// A client of the API server.
@@ -107,24 +120,46 @@ impl Api {
     }
 
     /// One page of the list of nodes, read through `buffer`, which may hold an earlier page.
-    pub(super) async fn list(&self, more: Option<String>, buffer: &mut Vec<u8>) -> kube::Result<Page> {
+    pub(super) async fn list(&self, more: Option<String>, buffer: &mut Vec<u8>) -> Result<Page, Failure> {
         let parameters = ListParams { limit: Some(PAGE), continue_token: more, ..ListParams::default() };
         let request = nodes().list(&parameters).map_err(kube::Error::BuildRequest)?;
-        let mut body = Box::pin(self.client.request_stream(request).await?);
+        let (encoding, mut body) = self.ask(request, ACCEPTED).await?;
         buffer.clear();
-        body.read_to_end(buffer).await.map_err(kube::Error::ReadEvents)?;
-        serde_json::from_slice(buffer).map_err(kube::Error::SerdeError)
+        while let Some(data) = next_data(&mut body).await? {
+            buffer.extend_from_slice(&data);
+        }
+        let bytes = Bytes::from(mem::take(buffer));
+        let page = encoding.page(bytes.clone())?;
+        // Nobody else has it any more, so that nothing is copied.
+        *buffer = bytes.into();
+        Ok(page)
     }
 
     /// What happens to nodes after `version`, for as many seconds at most.
-    pub(super) async fn watch(
-        &self,
-        version: &str,
-        seconds: u32,
-    ) -> kube::Result<impl Stream<Item = kube::Result<WatchEvent<NodeObject>>> + use<>> {
+    pub(super) async fn watch(&self, version: &str, seconds: u32) -> Result<Watch, Failure> {
         let parameters = WatchParams { bookmarks: true, timeout: Some(seconds), ..WatchParams::default() };
         let request = nodes().watch(&parameters, version).map_err(kube::Error::BuildRequest)?;
-        self.client.request_events(request).await
+        let (encoding, body) = self.ask(request, ACCEPTED_EVENTS).await?;
+        Ok(Watch { encoding, body, frames: Frames::new(encoding) })
+    }
+
+    /// Sends a request, and looks whether the server does what it says.
+    async fn ask(&self, request: Request<Vec<u8>>, accepted: &'static str) -> Result<(Encoding, Body), Failure> {
+        let mut request = request.map(Body::from);
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(accepted));
+        let response = self.client.send(request).await?;
+        let (status, encoding) = (response.status(), Encoding::of(response.headers()));
+        let mut body = response.into_body();
+        if status.is_success() {
+            return Ok((encoding, body));
+        }
+        let mut said = Vec::new();
+        while said.len() < LONGEST_REFUSAL
+            && let Ok(Some(data)) = next_data(&mut body).await
+        {
+            said.extend_from_slice(&data);
+        }
+        Err(encoding.refusal(status.as_u16(), &said.into()).into())
     }
 
     /// Sets `NetworkUnavailable` of a node; `turns` if its status becomes another one.
@@ -165,8 +200,56 @@ impl Api {
         });
         let body = serde_json::to_vec(&event).map_err(kube::Error::SerdeError)?;
         // What concerns no namespace is kept in this one.
-        let request = Request::new("/api/v1/namespaces/default/events").create(&PostParams::default(), body);
+        let request = Resource::new("/api/v1/namespaces/default/events").create(&PostParams::default(), body);
         self.client.request::<IgnoredAny>(request.map_err(kube::Error::BuildRequest)?).await.map(drop)
+    }
+}
+
+/// What happens to nodes.
+pub(super) struct Watch {
+    encoding: Encoding,
+    body: Body,
+    frames: Frames,
+}
+
+impl Watch {
+    /// The next event; `None` where the connection ended, in the middle of an event or not: the server tells the rest to
+    /// whoever asks from the version that was seen last. Dropping the future loses nothing.
+    pub(super) async fn next(&mut self) -> Result<Option<Event>, DecodeError> {
+        loop {
+            if let Some(frame) = self.frames.next()? {
+                return self.encoding.event(frame).map(Some);
+            }
+            match next_data(&mut self.body).await {
+                Ok(Some(data)) => self.frames.push(&data),
+                Ok(None) => {
+                    if let Err(error) = self.frames.finish() {
+                        debug!("{error}");
+                    }
+                    return Ok(None);
+                }
+                Err(failure) => {
+                    debug!("{failure}");
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}
+
+/// What comes next of a body; `None` at its end.
+async fn next_data(body: &mut Body) -> Result<Option<Bytes>, Failure> {
+    loop {
+        match body.frame().await {
+            // Anything else than data is a trailer, which nobody needs.
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+            Some(Err(error)) => return Err(Failure::NoAnswer(causes(&error))),
+            None => return Ok(None),
+        }
     }
 }
 
@@ -174,8 +257,8 @@ async fn from_kubeconfig(path: &PathBuf) -> Result<Config, kube::config::Kubecon
     Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &KubeConfigOptions::default()).await
 }
 
-fn nodes() -> Request {
-    Request::new("/api/v1/nodes")
+fn nodes() -> Resource {
+    Resource::new("/api/v1/nodes")
 }
 
 /// An IPv6 address without its brackets.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::api::causes;
+use super::decode::{DecodeError, Refusal};
 
 /// The HTTP status of a version that the server does not remember.
 const GONE: u16 = 410;
@@ -18,8 +19,10 @@ pub(super) enum Failure {
         /// What the server says.
         message: String,
     },
-    /// There was no answer, or none that makes sense.
+    /// There was no answer.
     NoAnswer(String),
+    /// There was one, and it makes no sense.
+    Unclear(String),
     /// It took too long.
     Slow(Duration),
     /// The server, at this URL, knows no node at all.
@@ -49,6 +52,9 @@ impl Failure {
                 "look whether the API server runs and this host can reach it; where a Service's address is not reachable yet, \
                  name the server's own with --apiserver"
             }
+            Self::Unclear(_) => {
+                "look whether this is a Kubernetes API server, and what stands between it and this host"
+            }
             Self::Refused { .. } => "look at the API server's log",
             Self::Empty(_) => "look whether this is the right cluster, and whether its kubelets run",
         }
@@ -65,10 +71,22 @@ impl From<kube::Error> for Failure {
     }
 }
 
+impl From<Refusal> for Failure {
+    fn from(Refusal { code, message }: Refusal) -> Self {
+        Self::Refused { code, message }
+    }
+}
+
+impl From<DecodeError> for Failure {
+    fn from(error: DecodeError) -> Self {
+        Self::Unclear(error.to_string())
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused { message, .. } | Self::NoAnswer(message) => write!(f, "{message}")?,
+            Self::Refused { message, .. } | Self::NoAnswer(message) | Self::Unclear(message) => write!(f, "{message}")?,
             Self::Slow(limit) => write!(f, "no answer within {} s", limit.as_secs())?,
             Self::Empty(server) => write!(f, "{server} knows no Node at all")?,
         }

@@ -7,22 +7,21 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::ops::Range;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use kube::api::WatchEvent;
 use tokio::sync::watch::Sender;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
 use super::accept::{Accepted, accept};
 use super::api::Api;
 use super::backoff::{Backoff, up_to};
+use super::decode::Event;
 use super::failure::Failure;
 use super::object::{Condition, Known, NodeObject};
-use crate::daemon::debounce::Debounce;
+use super::thread::Rest;
 use crate::daemon::metrics::NodeSource;
 
 /// How long a page of a list may take.
@@ -36,9 +35,6 @@ const SILENCE: Duration = Duration::from_secs(90);
 const LASTING: Duration = Duration::from_secs(5);
 /// Every node lists anew when the server was restarted, and the list of a large cluster is large.
 const RELIST_SPREAD: Duration = Duration::from_secs(10);
-/// Nodes that come together become one change.
-const QUIET: Duration = Duration::from_millis(10);
-const LIMIT: Duration = Duration::from_millis(50);
 
 /// What is known of the cluster.
 #[derive(Clone, Debug, Default)]
@@ -59,8 +55,8 @@ pub(super) struct Own {
 }
 
 /// Follows until the process ends, and tells `cluster` of what matters.
-pub(super) async fn follow(api: Api, me: String, cluster: Sender<Cluster>, metrics: NodeSource) {
-    let mut follower = Follower { api, me, cluster, known: BTreeMap::new(), api_server: Vec::new(), metrics };
+pub(super) async fn follow(api: Api, me: String, cluster: Sender<Cluster>, metrics: NodeSource, rest: Rest) {
+    let mut follower = Follower { api, me, cluster, known: BTreeMap::new(), api_server: Vec::new(), metrics, rest };
     let mut backoff = Backoff::new();
     loop {
         let mut version = loop {
@@ -106,6 +102,7 @@ struct Follower {
     /// Addresses that no pod CIDR may cover.
     api_server: Vec<IpAddr>,
     metrics: NodeSource,
+    rest: Rest,
 }
 
 impl Follower {
@@ -138,48 +135,49 @@ impl Follower {
 
     /// Takes note of what happens after `version`, which moves along.
     async fn watch(&mut self, version: &mut String) -> End {
-        let stream = match timeout(PAGE_LIMIT, self.api.watch(version, fastrand::u32(WATCH_SECONDS))).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return end(error.into()),
+        let mut watch = match timeout(PAGE_LIMIT, self.api.watch(version, fastrand::u32(WATCH_SECONDS))).await {
+            Ok(Ok(watch)) => watch,
+            Ok(Err(failure)) => return end(failure),
             Err(_) => return End::Failed(Failure::Slow(PAGE_LIMIT)),
         };
         self.succeeded();
-        let mut stream = pin!(stream);
-        let mut pending = Debounce::new(QUIET, LIMIT);
+        self.rest.allow(true);
+        let mut changed = false;
         let end = loop {
             let event = tokio::select! {
-                () = pending.wait() => {
-                    if pending.fire() {
-                        self.publish();
-                    }
+                biased;
+                event = timeout(SILENCE, watch.next()) => event,
+                // What is there already belongs together.
+                () = yield_now(), if changed => {
+                    self.publish();
+                    changed = false;
                     continue;
                 }
-                event = timeout(SILENCE, stream.next()) => event,
             };
-            let changed = match event {
-                Ok(Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)))) => {
+            changed |= match event {
+                Ok(Ok(Some(Event::Set(object)))) => {
                     version.clone_from(&object.metadata.resource_version);
                     self.note(object)
                 }
-                Ok(Some(Ok(WatchEvent::Deleted(object)))) => {
+                Ok(Ok(Some(Event::Deleted(object)))) => {
                     version.clone_from(&object.metadata.resource_version);
                     self.known.remove(&object.metadata.name).is_some()
                 }
-                Ok(Some(Ok(WatchEvent::Bookmark(bookmark)))) => {
-                    *version = bookmark.metadata.resource_version;
+                Ok(Ok(Some(Event::Bookmark(bookmark)))) => {
+                    *version = bookmark;
                     false
                 }
-                Ok(Some(Ok(WatchEvent::Error(status)))) => break end(kube::Error::Api(status).into()),
-                Ok(Some(Err(error))) => break end(error.into()),
-                Ok(None) => break End::Closed,
+                Ok(Ok(Some(Event::Refused(refusal)))) => break end(refusal.into()),
+                Ok(Ok(None)) => break End::Closed,
+                Ok(Err(error)) => break End::Failed(error.into()),
                 Err(_) => break End::Forgotten,
             };
             self.metrics.answered(self.known.len());
-            if changed {
-                pending.mark();
-            }
         };
-        self.publish();
+        self.rest.allow(false);
+        if changed {
+            self.publish();
+        }
         end
     }
 
@@ -195,7 +193,11 @@ impl Follower {
                 entry.insert(known);
                 true
             }
-            Entry::Occupied(mut entry) => entry.insert(known.clone()) != known,
+            Entry::Occupied(entry) if *entry.get() == known => false,
+            Entry::Occupied(mut entry) => {
+                entry.insert(known);
+                true
+            }
         }
     }
 

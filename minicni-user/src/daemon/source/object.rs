@@ -1,9 +1,10 @@
 //! What is read of a Node object, and what of that is kept.
 //!
-//! A Node is 8 to 40 kB of JSON, most of it images, conditions and managed fields; what is not named here is skipped while
-//! it is parsed.
+//! A Node is 8 to 40 kB of JSON, and hardly less of protobuf, most of it images, conditions and managed fields; what is not
+//! named here is skipped while it is parsed.
 
-use serde::Deserialize;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::{Deserialize, Deserializer};
 
 use crate::daemon::nodes::{Address, FieldError, Node, Spec, from_fields};
 
@@ -14,8 +15,8 @@ pub(super) const NETWORK_UNAVAILABLE: &str = "NetworkUnavailable";
 #[derive(Clone, Deserialize)]
 pub(super) struct NodeObject {
     pub(super) metadata: Metadata,
-    spec: Option<Spec>,
-    status: Option<Status>,
+    pub(super) spec: Option<Spec>,
+    pub(super) status: Option<Status>,
 }
 
 /// The part of `metadata` that is read.
@@ -24,21 +25,23 @@ pub(super) struct NodeObject {
 pub(super) struct Metadata {
     pub(super) name: String,
     pub(super) resource_version: String,
-    #[serde(default)]
-    creation_timestamp: String,
+    /// When it was created, in seconds since 1970.
+    #[serde(rename = "creationTimestamp", default, deserialize_with = "seconds")]
+    pub(super) created: i64,
 }
 
+/// The part of `status` that is read.
 #[derive(Clone, Deserialize)]
-struct Status {
-    addresses: Option<Vec<Address>>,
-    conditions: Option<Vec<Condition>>,
+pub(super) struct Status {
+    pub(super) addresses: Option<Vec<Address>>,
+    pub(super) conditions: Option<Vec<Condition>>,
 }
 
 /// One of a Node's conditions.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 pub(super) struct Condition {
     #[serde(rename = "type")]
-    kind: String,
+    pub(super) kind: String,
     /// `True` or `False`.
     pub(super) status: String,
     #[serde(default)]
@@ -68,8 +71,8 @@ pub(super) struct ListMetadata {
 pub(super) struct Known {
     /// What it means for routing, or why it cannot be used.
     pub(super) node: Result<Node, FieldError>,
-    /// When it was created, as the API writes it: older sorts first.
-    pub(super) created: String,
+    /// When it was created, in seconds since 1970.
+    pub(super) created: i64,
     /// `NetworkUnavailable`, if this is the node's own object.
     pub(super) condition: Option<Condition>,
 }
@@ -82,10 +85,14 @@ impl Known {
             status.map_or((None, None), |status| (status.addresses, status.conditions.filter(|_| metadata.name == me)));
         Self {
             node: from_fields(&metadata.name, spec, &addresses.unwrap_or_default()),
-            created: metadata.creation_timestamp,
+            created: metadata.created,
             condition: conditions.into_iter().flatten().find(|condition| condition.kind == NETWORK_UNAVAILABLE),
         }
     }
+}
+
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    Ok(Option::<Time>::deserialize(deserializer)?.map_or(0, |Time(time)| time.as_second()))
 }
 
 #[cfg(test)]

@@ -55,25 +55,25 @@ impl Availability {
     }
 }
 
+/// What there is to be told.
 #[derive(Clone, Debug, Default)]
-struct Wanted {
+pub(super) struct Wanted {
     /// `None` as long as the nodes are not known.
     availability: Option<Availability>,
     problems: Vec<Problem>,
 }
 
-/// Tells the API server in the background.
+/// The one end of what tells the API server in the background.
 #[derive(Debug)]
 pub(super) struct Reporter {
     wanted: Sender<Wanted>,
 }
 
 impl Reporter {
-    /// Starts to tell about the node `me`. `cluster` says what the API server has.
-    pub(super) fn start(api: Api, me: String, cluster: Receiver<Cluster>) -> Self {
+    /// There is nothing to be told yet; [`report`] tells what there will be.
+    pub(super) fn new() -> (Self, Receiver<Wanted>) {
         let (sender, wanted) = channel(Wanted::default());
-        tokio::spawn(report(api, me, wanted, cluster));
-        Self { wanted: sender }
+        (Self { wanted: sender }, wanted)
     }
 
     /// What there is to be told from now on.
@@ -88,7 +88,8 @@ impl Reporter {
     }
 }
 
-async fn report(api: Api, me: String, mut wanted: Receiver<Wanted>, mut cluster: Receiver<Cluster>) {
+/// Tells of the node `me` until nobody has anything to tell any more. `cluster` says what the API server has.
+pub(super) async fn report(api: Api, me: String, mut wanted: Receiver<Wanted>, mut cluster: Receiver<Cluster>) {
     let mut events = Events::default();
     let mut backoff = Backoff::new();
     // Neither is done before.

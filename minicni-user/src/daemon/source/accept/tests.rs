@@ -4,13 +4,13 @@ use super::*;
 
 type Cluster = BTreeMap<String, Known>;
 
-fn node(name: &str, created: u32, cidrs: &[&str], ips: &[&str]) -> (String, Known) {
+fn node(name: &str, created: i64, cidrs: &[&str], ips: &[&str]) -> (String, Known) {
     let node = Node {
         name: name.to_owned(),
         pod_cidrs: cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect(),
         internal_ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
     };
-    (name.to_owned(), Known { node: Ok(node), created: format!("{created:06}"), condition: None })
+    (name.to_owned(), Known { node: Ok(node), created, condition: None })
 }
 
 fn names(accepted: &Accepted) -> Vec<&str> {
@@ -119,7 +119,7 @@ fn any_cluster() -> impl Strategy<Value = Cluster> {
             let name = if index == 0 { "me".to_owned() } else { format!("n{index}") };
             let bad = crate::daemon::nodes::FieldError { field: "f", value: String::new(), why: "w".into() };
             let node = if good { Ok(Node { name: name.clone(), pod_cidrs, internal_ips }) } else { Err(bad) };
-            (name, Known { node, created: age.to_string(), condition: None })
+            (name, Known { node, created: i64::from(age), condition: None })
         };
         all.into_iter().enumerate().map(entry).collect()
     })
@@ -159,7 +159,7 @@ proptest! {
         for (name, known) in newcomer {
             // An own object that comes late takes what is its own.
             if name != "me" {
-                after.insert(format!("new-{name}"), Known { created: format!("9{}", known.created), ..known });
+                after.insert(format!("new-{name}"), Known { created: 100 + known.created, ..known });
             }
         }
         let after = accept(&after, "me", &api_server());

@@ -2,6 +2,8 @@
 
 #![expect(clippy::zombie_processes, reason = "the lab ends a daemon by its pid, whoever started it")]
 
+mod encodings;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -113,7 +115,7 @@ impl Cluster {
 
 /// What `docs/operations.md` says the daemon asks for.
 fn documented_role() -> &'static str {
-    let (_, rest) = include_str!("../../docs/operations.md").split_once("```yaml\n").unwrap();
+    let (_, rest) = include_str!("../../../docs/operations.md").split_once("```yaml\n").unwrap();
     rest.split_once("```").unwrap().0
 }
 

@@ -1,0 +1,62 @@
+//! The thread that talks to the API server.
+//!
+//! In a large cluster the server tells of a heartbeat a hundred times a second, and being woken costs more than reading what
+//! it says. So this thread, where it has nothing to do any more, sleeps before it listens again: what comes meanwhile waits,
+//! and comes in one piece. The first event after a quiet time is seen at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+
+use super::api::{Api, ApiError, ApiOptions};
+
+/// How long the thread sleeps: the most by which this delays a route.
+const REST: Duration = Duration::from_millis(40);
+
+/// Whether the thread may sleep. Where answers are waited for, one after the other, it must not.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rest(Arc<AtomicBool>);
+
+impl Rest {
+    pub(super) fn allow(&self, allowed: bool) {
+        self.0.store(allowed, Relaxed);
+    }
+
+    fn take(&self) {
+        if self.0.load(Relaxed) {
+            thread::sleep(REST);
+        }
+    }
+}
+
+/// Starts the thread, and lets `work` work there, which never ends. Returns the URL of the API server.
+pub(super) async fn start<W: Future<Output = ()> + Send>(
+    options: ApiOptions,
+    work: impl FnOnce(Api, Rest) -> W + Send + 'static,
+) -> Result<String, ApiError> {
+    let rest = Rest::default();
+    let before_waiting = rest.clone();
+    let runtime = Builder::new_current_thread().enable_all().on_thread_park(move || before_waiting.take()).build();
+    let runtime = runtime.map_err(ApiError::Thread)?;
+    let (opened, open) = oneshot::channel();
+    let run = move || {
+        runtime.block_on(async move {
+            match Api::new(&options).await {
+                Ok(api) => {
+                    // Nobody is there to hear it where the daemon ends already.
+                    let _ = opened.send(Ok(api.server.clone()));
+                    work(api, rest).await;
+                }
+                Err(error) => {
+                    let _ = opened.send(Err(error));
+                }
+            }
+        });
+    };
+    thread::Builder::new().name("nodes".to_owned()).spawn(run).map_err(ApiError::Thread)?;
+    open.await.unwrap_or_else(|_| Err(ApiError::Thread(std::io::Error::other("it ended at once"))))
+}
