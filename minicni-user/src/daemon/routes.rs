@@ -125,7 +125,12 @@ impl Kernel {
 
     /// Applies all, whatever happens to each of them, and returns what failed. Never touches a route that is not ours.
     pub async fn apply(&self, ops: &[Op]) -> Vec<ApplyError> {
-        let foreign = match self.foreign(ops).await {
+        // `NLM_F_REPLACE` would replace the route of somebody else as gladly as ours. One that is added replaces none.
+        let foreign = match ops.iter().any(|op| matches!(op, Op::Replace { .. })) {
+            true => self.foreign().await,
+            false => Ok(HashMap::new()),
+        };
+        let foreign = match foreign {
             Ok(foreign) => foreign,
             // Not knowing what is there, nothing is safe.
             Err(error) => {
@@ -134,16 +139,11 @@ impl Kernel {
                 return ops.iter().map(refused).collect();
             }
         };
-        let mut errors = Vec::new();
-        let mut wanted = Vec::new();
+        let (mut errors, mut wanted) = (Vec::new(), Vec::new());
         for op in ops {
-            match op {
-                Op::Add(route) | Op::Replace { new: route, .. }
-                    if let Some(&protocol) = foreign.get(&(route.dst, route.metric)) =>
-                {
-                    errors.push(ApplyError::Foreign { op: op.clone(), dst: route.dst, protocol });
-                }
-                _ => wanted.push(op),
+            match in_the_way(op, &foreign) {
+                Some(error) => errors.push(error),
+                None => wanted.push(op),
             }
         }
         // Many in one system call: there are thousands where a node of a large cluster starts.
@@ -151,8 +151,8 @@ impl Kernel {
         let failures = Socket::open().and_then(|mut socket| socket.batch_each(requests));
         match failures {
             Ok(failures) => {
-                errors
-                    .extend(wanted.into_iter().zip(failures).filter_map(|(op, failure)| Some(refused(op, &failure?))));
+                let failed = wanted.into_iter().zip(failures).filter_map(|(op, failure)| Some((op, failure?)));
+                errors.extend(self.explained(failed.collect()).await);
             }
             // Some may have been applied: the next pass sees which.
             Err(error) => errors.extend(wanted.into_iter().map(|op| refused(op, &error))),
@@ -160,12 +160,22 @@ impl Kernel {
         errors
     }
 
+    /// Finds out whose route was in the way of those that could not be added.
+    async fn explained(&self, failed: Vec<(&Op, LinkError)>) -> Vec<ApplyError> {
+        let exists = |error: &LinkError| matches!(error, LinkError::Refused { errno: Errno::EEXIST, .. });
+        let foreign = match failed.iter().any(|(_, error)| exists(error)) {
+            // If that cannot be found out, what the kernel said has to do.
+            true => self.foreign().await.unwrap_or_default(),
+            false => HashMap::new(),
+        };
+        let explain = |(op, error): (&Op, LinkError)| {
+            in_the_way(op, &foreign).filter(|_| exists(&error)).unwrap_or_else(|| refused(op, &error))
+        };
+        failed.into_iter().map(explain).collect()
+    }
+
     /// Who made the routes that are not ours, by destination and metric, which must differ between two routes.
-    /// Asked for beforehand because `NLM_F_REPLACE` would replace them as gladly as ours.
-    async fn foreign(&self, ops: &[Op]) -> Result<HashMap<(IpNet, u32), u8>, KernelError> {
-        if ops.iter().all(|op| matches!(op, Op::Delete(_))) {
-            return Ok(HashMap::new());
-        }
+    async fn foreign(&self) -> Result<HashMap<(IpNet, u32), u8>, KernelError> {
         let mut routes = self.routes(u8::from(RouteProtocol::Unspec)).await?;
         routes.retain(|route| route.protocol != ROUTE_PROTOCOL);
         Ok(routes.into_iter().map(|route| ((route.dst, route.metric), route.protocol)).collect())
@@ -259,6 +269,13 @@ fn request(op: &Op) -> Request<'static> {
             Request::new(operation, RouteNetlinkMessage::DelRoute(message), 0).tolerate(Errno::ESRCH)
         }
     }
+}
+
+/// What is wrong where a route that is not ours is to the same destination.
+fn in_the_way(op: &Op, foreign: &HashMap<(IpNet, u32), u8>) -> Option<ApplyError> {
+    let (Op::Add(route) | Op::Replace { new: route, .. }) = op else { return None };
+    let protocol = *foreign.get(&(route.dst, route.metric))?;
+    Some(ApplyError::Foreign { op: op.clone(), dst: route.dst, protocol })
 }
 
 fn refused(op: &Op, error: &LinkError) -> ApplyError {
