@@ -15,6 +15,7 @@ use super::{Directories, install::Install};
 use crate::{
     daemon::{
         firewall::Masquerade,
+        memory,
         run::{Options, run as run_daemon},
         source::{ApiOptions, SourceOptions},
         underlay::{DEFAULT_PORT, DEFAULT_VNI, Encapsulation, Settings, Uplink},
@@ -137,6 +138,7 @@ fn prefix(text: &str) -> Result<IpNet, String> {
 }
 
 pub(super) fn run(arguments: Run) -> ExitCode {
+    memory::tune();
     let Run { install, proc_sys, .. } = arguments;
     if let Some(proc_sys) = proc_sys {
         sysctl::set_root(proc_sys);

@@ -5,7 +5,7 @@
 //! did; [`underlay`] says by which networks nodes meet, and [`tunnel`] keeps the device for those that share none;
 //! [`reconcile`] composes these, and [`run`] is the loop around it all. `rules`, beside it, makes flows prove
 //! themselves again when the stack may treat them in another way. `sweep` releases the leases of pods that are gone. `metrics`,
-//! `health` and `http` tell what became of all this. `firewall` keeps the rules that pods need.
+//! `health` and `http` tell what became of all this. `firewall` keeps the rules that pods need. [`memory`] keeps the process small.
 //! [`install`] puts the plugin and its configuration where the container runtime looks for them.
 //! What goes wrong meanwhile is collected as [`problems`].
 
@@ -19,6 +19,7 @@ mod host;
 mod http;
 pub mod install;
 mod logs;
+pub mod memory;
 mod metrics;
 mod next_hops;
 pub mod nodes;
