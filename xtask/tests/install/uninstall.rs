@@ -81,6 +81,25 @@ fn nothing_is_left_of_minicni_and_a_second_time_there_is_nothing_to_do() {
 }
 
 #[test]
+fn the_tunnel_goes_with_the_routes_that_lead_through_it() {
+    let (lab, runtime, before) = two("tunnel");
+    let node = &lab.nodes[0];
+    node.stop_daemon().unwrap();
+    let options = [&runtime.options()[..], &["--encapsulation", "always"]].concat();
+    node.start_daemon_with(&lab.nodes_file(), &options).unwrap();
+    let through = || node.run(Command::new("ip").args(["route", "show", "dev", "minicni-vxlan"])).unwrap();
+    eventually("the route leads through the tunnel", || through().contains("10.244.2.0/24"));
+    node.stop_daemon().unwrap();
+    let done = uninstall(node, &runtime, &[]);
+    let log = said(&done);
+    assert!(done.status.success(), "{log}");
+    for thing in ["removed the route 10.244.2.0/24", "removed the device minicni-vxlan"] {
+        assert!(log.contains(thing), "{thing:?} is not in {log}");
+    }
+    assert_eq!(everything(node, &runtime), before);
+}
+
+#[test]
 fn living_pods_keep_their_network_and_no_new_ones_come() {
     let (lab, runtime, before) = two("living");
     let node = &lab.nodes[0];
