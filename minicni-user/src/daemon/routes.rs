@@ -126,10 +126,8 @@ impl Kernel {
     /// Applies all, whatever happens to each of them, and returns what failed. Never touches a route that is not ours.
     pub async fn apply(&self, ops: &[Op]) -> Vec<ApplyError> {
         // `NLM_F_REPLACE` would replace the route of somebody else as gladly as ours. One that is added replaces none.
-        let foreign = match ops.iter().any(|op| matches!(op, Op::Replace { .. })) {
-            true => self.foreign().await,
-            false => Ok(HashMap::new()),
-        };
+        let replaces = ops.iter().any(|op| matches!(op, Op::Replace { .. }));
+        let foreign = if replaces { self.foreign().await } else { Ok(HashMap::new()) };
         let foreign = match foreign {
             Ok(foreign) => foreign,
             // Not knowing what is there, nothing is safe.
@@ -163,10 +161,11 @@ impl Kernel {
     /// Finds out whose route was in the way of those that could not be added.
     async fn explained(&self, failed: Vec<(&Op, LinkError)>) -> Vec<ApplyError> {
         let exists = |error: &LinkError| matches!(error, LinkError::Refused { errno: Errno::EEXIST, .. });
-        let foreign = match failed.iter().any(|(_, error)| exists(error)) {
+        let foreign = if failed.iter().any(|(_, error)| exists(error)) {
             // If that cannot be found out, what the kernel said has to do.
-            true => self.foreign().await.unwrap_or_default(),
-            false => HashMap::new(),
+            self.foreign().await.unwrap_or_default()
+        } else {
+            HashMap::new()
         };
         let explain = |(op, error): (&Op, LinkError)| {
             in_the_way(op, &foreign).filter(|_| exists(&error)).unwrap_or_else(|| refused(op, &error))

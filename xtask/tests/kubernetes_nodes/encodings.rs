@@ -72,7 +72,7 @@ fn pass_on(client: &TcpStream, asked: &AtomicUsize) -> io::Result<()> {
         request.read_line(&mut line)?;
         if line.to_lowercase().starts_with("accept:") {
             asked.fetch_add(usize::from(line.contains("protobuf")), Relaxed);
-            line = "Accept: application/json\r\nConnection: close\r\n".to_owned();
+            "Accept: application/json\r\nConnection: close\r\n".clone_into(&mut line);
         }
         server.write_all(line.as_bytes())?;
         if line.trim().is_empty() {

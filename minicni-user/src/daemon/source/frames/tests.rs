@@ -8,11 +8,11 @@ fn any_frames() -> impl Strategy<Value = Vec<Vec<u8>>> {
 }
 
 fn stream(encoding: Encoding, frames: &[Vec<u8>]) -> Vec<u8> {
-    let framed = |frame: &Vec<u8>| match encoding {
+    let on_the_wire = |frame: &Vec<u8>| match encoding {
         Encoding::Json => [frame.as_slice(), b"\n"].concat(),
         Encoding::Protobuf => [u32::try_from(frame.len()).unwrap().to_be_bytes().as_slice(), frame.as_slice()].concat(),
     };
-    frames.iter().flat_map(framed).collect()
+    frames.iter().flat_map(on_the_wire).collect()
 }
 
 proptest! {
