@@ -36,6 +36,9 @@ const LASTING: Duration = Duration::from_secs(5);
 /// Every node lists anew when the server was restarted, and the list of a large cluster is large.
 const RELIST_SPREAD: Duration = Duration::from_secs(10);
 
+/// Nodes come and go in groups: until so long after the last one, the next is not kept waiting.
+const CALM: Duration = Duration::from_secs(1);
+
 /// What is known of the cluster.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Cluster {
@@ -142,7 +145,7 @@ impl Follower {
         };
         self.succeeded();
         self.rest.allow(true);
-        let mut changed = false;
+        let (mut changed, mut last_change) = (false, None::<Instant>);
         let end = loop {
             let event = tokio::select! {
                 biased;
@@ -151,6 +154,7 @@ impl Follower {
                 () = yield_now(), if changed => {
                     self.publish();
                     changed = false;
+                    last_change = Some(Instant::now());
                     continue;
                 }
             };
@@ -173,6 +177,7 @@ impl Follower {
                 Err(_) => break End::Forgotten,
             };
             self.metrics.answered(self.known.len());
+            self.rest.allow(!changed && last_change.is_none_or(|last| last.elapsed() > CALM));
         };
         self.rest.allow(false);
         if changed {
