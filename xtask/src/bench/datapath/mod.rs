@@ -22,7 +22,7 @@ pub(super) mod task;
 mod topology;
 mod workload;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -34,33 +34,23 @@ pub(super) use self::{
     target::judge,
 };
 use crate::{
-    bench::output::{self, STDOUT},
+    bench::{all::All, output::Options},
     build,
     debian::{self, Tool},
-    lab,
+    lab::{self, Programs},
 };
 
 /// Arguments of `bench datapath`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// Few and short rounds, in a minute: whether it all works and about how fast, not figures to quote
-    #[arg(long)]
-    quick: bool,
+    #[command(flatten)]
+    options: Options,
     /// Repeats the order of an earlier run
     #[arg(long)]
     seed: Option<u64>,
-    /// Write JSON to a file, or print it
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = STDOUT, group = "format")]
-    json: Option<PathBuf>,
-    /// Print the document that is kept in docs/performance.md
-    #[arg(long, group = "format")]
-    markdown: bool,
-    /// Print the plot that is kept in docs/bench-datapath.svg
-    #[arg(long, group = "format")]
-    svg: bool,
-    /// Show the JSON of an earlier run instead of measuring
-    #[arg(long, value_name = "FILE")]
-    from: Option<PathBuf>,
+    /// Measure the programs in this directory instead of building them
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
 }
 
 /// Programs that make the peers.
@@ -76,26 +66,18 @@ const fn tool(program: &'static str, package: &'static str, purpose: &'static st
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
-    let report = match &arguments.from {
-        Some(file) => output::read(file)?,
-        None => measured(arguments.quick, arguments.seed)?,
+    let options = &arguments.options;
+    let report = match options.kept()? {
+        Some(report) => report,
+        None => measured(options.quick, arguments.seed, arguments.programs.as_deref())?,
     };
-    if let Some(file) = &arguments.json {
-        output::json(&report, file)?;
-    } else if arguments.markdown {
-        print!("{}", document(&report));
-    } else if arguments.svg {
-        print!("{}", svg(&report)?);
-    } else {
-        println!("{}", table::render(&report));
-    }
-    Ok(())
+    options.show(&report, table::render, document, |report| All { datapath: Some(report), ..All::default() })
 }
 
-/// A run with nothing but its length and order chosen.
-pub(super) fn measured(quick: bool, seed: Option<u64>) -> Result<Report> {
+/// A run of these programs, or of what is built for it.
+pub(super) fn measured(quick: bool, seed: Option<u64>, programs: Option<&Path>) -> Result<Report> {
     lab::need_root()?;
-    let programs = build::release()?;
+    let programs = programs.map_or_else(build::portable, |dir| Ok(Programs::in_dir(dir)))?;
     debian::need(&TOOLS)?;
     run::measure(&Plan::new(quick, seed), &programs)
 }
