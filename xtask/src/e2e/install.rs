@@ -35,7 +35,7 @@ pub(super) fn image() -> Result<PathBuf> {
 
 /// Puts the plugins of the CNI project on a node, as its distribution would.
 pub(super) fn prepare(node: &Machine) -> Result<()> {
-    for name in ["loopback", "portmap"] {
+    for name in ["loopback", "portmap", "bandwidth"] {
         fs::copy(plugin(name), node.path("/opt/cni/bin").join(name)).with_context(|| format!("install {name}"))?;
     }
     Ok(())
