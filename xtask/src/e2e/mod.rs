@@ -3,6 +3,7 @@
 mod bed;
 mod daemons;
 mod install;
+mod lent;
 mod pods;
 mod report;
 mod requests;
@@ -19,6 +20,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use self::{bed::Bed, daemons::Daemons, report::Report, rows::ROWS};
+pub(crate) use self::{install::image, lent::Lent};
 use crate::{
     debian::{self, Tool},
     lab::{self, kubernetes::cluster},
