@@ -12,6 +12,7 @@ pub mod demo;
 pub mod e2e;
 pub mod ebpf;
 pub mod image;
+pub mod kernels;
 pub mod lab;
 pub mod manifests;
 pub mod test;

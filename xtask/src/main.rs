@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, conformance, demo, e2e, ebpf, image, manifests, test};
+use xtask::{bench, conformance, demo, e2e, ebpf, image, kernels, manifests, test};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Builds, shows, tests and measures minicni")]
@@ -24,6 +24,8 @@ enum Command {
     Conformance(conformance::Arguments),
     /// Runs a real Kubernetes on this machine with minicni as its network
     E2e(e2e::Arguments),
+    /// Runs a command under another kernel, in qemu on this machine's files
+    Kernel(kernels::Arguments),
     /// Builds the eBPF object that user space embeds, the same bytes wherever it is built
     BuildEbpf(ebpf::Arguments),
     /// Builds the container image, without a container runtime
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Conformance(arguments) => conformance::run(&arguments),
         Command::E2e(arguments) => e2e::run(&arguments),
+        Command::Kernel(arguments) => kernels::run(&arguments),
         Command::BuildEbpf(arguments) => ebpf::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
         Command::Manifests(arguments) => manifests::run(&arguments),

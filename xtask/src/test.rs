@@ -8,6 +8,7 @@ use nix::unistd::geteuid;
 use crate::{
     command,
     debian::{self, Tool},
+    kernels,
     lab::{
         Programs,
         kubernetes::{Component, binaries},
@@ -34,6 +35,8 @@ pub struct Arguments {
 enum Part {
     /// The fast path beside kube-proxy's rules: every kind of service, traffic and event, as a table
     Traps(traps::Arguments),
+    /// The eBPF programs and the trap table under Debian's other kernels, in qemu
+    Kernels(kernels::Smoke),
 }
 
 /// Programs that tests execute.
@@ -69,12 +72,20 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         cargo.current_dir(command::root());
         cargo
     };
-    if let Some(Part::Traps(arguments)) = &arguments.part {
-        // Nothing but the table is to be on stdout.
-        command::run(
-            cargo().args(["build", "--workspace", "--bins"]).stdout(std::process::Stdio::from(std::io::stderr())),
-        )?;
-        return traps::run(arguments, &Programs::beside_us()?);
+    match &arguments.part {
+        Some(Part::Traps(arguments)) => {
+            let programs = if let Some(dir) = &arguments.programs {
+                Programs::in_dir(dir)
+            } else {
+                // Nothing but the table is to be on stdout.
+                let stderr = std::process::Stdio::from(std::io::stderr());
+                command::run(cargo().args(["build", "--workspace", "--bins"]).stdout(stderr))?;
+                Programs::beside_us()?
+            };
+            return traps::run(arguments, &programs);
+        }
+        Some(Part::Kernels(arguments)) => return kernels::smoke(arguments),
+        None => {}
     }
     if arguments.unprivileged {
         eprintln!(

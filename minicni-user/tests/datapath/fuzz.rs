@@ -10,7 +10,10 @@ use crate::{
     packets::Frame,
 };
 
+/// Makes so many cases, or as many as `PROPTEST_CASES` says.
 pub(crate) fn runner(cases: u32) -> TestRunner {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    let cases = asked.unwrap_or(cases);
     TestRunner::new(ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() })
 }
 

@@ -21,7 +21,7 @@ use std::{
         linux::net::SocketAddrExt as _,
         unix::net::{SocketAddr, UnixListener},
     },
-    path::Path,
+    path::{Path, PathBuf},
     time::Instant,
 };
 
@@ -49,6 +49,9 @@ pub struct Arguments {
     /// Print all cells as JSON
     #[arg(long)]
     json: bool,
+    /// Test the programs in this directory instead of building them
+    #[arg(long, value_name = "DIR")]
+    pub(crate) programs: Option<PathBuf>,
 }
 
 const TOOLS: [Tool; 6] = [

@@ -3,19 +3,22 @@
 //! Nothing of this is installed: a compiler and an etcd that nobody asked for, which Debian would start, are not for the
 //! machine. Every step is done again only if it did not come to its end.
 
-mod apt;
 mod source;
 
 use std::{
     fs::{self, File},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Instant,
 };
 
 use anyhow::{Context as _, Result};
 
-use self::{apt::Apt, source::Source};
+use self::source::Source;
 use super::VERSION;
+use crate::debian::{self, Archive};
+
+/// The release that has Kubernetes, and the compiler that builds it.
+const RELEASE: &str = "bookworm";
 
 /// One program.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -101,7 +104,7 @@ pub fn need(components: &[Component]) -> Result<Binaries> {
     // Two builds at the same time would be the same work twice.
     let lock = File::create(cache.join("lock"))?;
     lock.lock().with_context(|| format!("lock {}", cache.display()))?;
-    let apt = Apt::new(&cache);
+    let apt = Archive::new(cache.join("apt"), RELEASE);
     let mut source = None;
     for component in missing() {
         let start = Instant::now();
@@ -124,22 +127,5 @@ pub fn need(components: &[Component]) -> Result<Binaries> {
 
 /// Where the programs are kept, and what they are built from: `~/.cache/minicni/kubernetes/<version>`.
 pub fn directory() -> Result<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-    let cache = cache.context("neither XDG_CACHE_HOME nor HOME says where to keep the programs of Kubernetes")?;
-    Ok(cache.join("minicni/kubernetes").join(VERSION))
-}
-
-/// Makes a directory by what fills it, so that it is there in full or not at all.
-fn whole(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    if dir.exists() {
-        return Ok(());
-    }
-    let part = dir.with_extension("part");
-    if part.exists() {
-        fs::remove_dir_all(&part).with_context(|| format!("remove {}", part.display()))?;
-    }
-    fs::create_dir_all(&part).with_context(|| format!("create {}", part.display()))?;
-    fill(&part)?;
-    fs::rename(&part, dir).with_context(|| format!("rename to {}", dir.display()))
+    Ok(debian::cache()?.join("kubernetes").join(VERSION))
 }

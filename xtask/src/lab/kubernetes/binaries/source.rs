@@ -11,9 +11,14 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Apt, VERSION, whole};
-use crate::command;
+use super::VERSION;
+use crate::{
+    command,
+    debian::{Archive, whole},
+};
 
+/// Debian's version of it.
+const PACKAGED: &str = "1.20.5+really1.20.2-1.1+deb12u1";
 /// The commit of Kubernetes that the release is.
 const COMMIT: &str = "faecb196815e248d3ecfb03c680a4507229c2a56";
 /// The one generated file that the release lacks.
@@ -28,7 +33,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn prepare(cache: &Path, apt: &Apt) -> Result<Self> {
+    pub(super) fn prepare(cache: &Path, apt: &Archive) -> Result<Self> {
         let source = Self { cache: cache.to_owned() };
         whole(&source.go_root(), |root| {
             apt.unpack_into("golang-1.19-go", root)?;
@@ -39,7 +44,7 @@ impl Source {
         // dpkg-source wants to make the directory itself.
         whole(&tree, |part| {
             fs::remove_dir(part)?;
-            apt.kubernetes(part)
+            apt.unpack_source("kubernetes", PACKAGED, part)
         })?;
         source.generate_openapi()?;
         Ok(source)

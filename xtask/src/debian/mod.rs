@@ -1,10 +1,13 @@
-//! Packages of the distribution that a task cannot do without.
+//! Packages of the distribution: installed where a task cannot do without, or only unpacked.
+
+mod archive;
 
 use std::{path::Path, process::Command};
 
 use anyhow::{Result, bail};
 use nix::unistd::geteuid;
 
+pub use self::archive::{Archive, cache, whole};
 use crate::command;
 
 /// Installs Debian packages, saying so; where that cannot be done, says what to type.
