@@ -49,7 +49,11 @@ impl Cluster {
             }
             images::need(&arguments.manifest, &arguments.image)?;
             images::write(&pods)?;
-            let archives = [&arguments.image[..], &[pods]].concat();
+            let mut archives = vec![pods];
+            for archive in &arguments.image {
+                // Nodes have another working directory.
+                archives.push(fs::canonicalize(archive).with_context(|| format!("find {}", archive.display()))?);
+            }
             let lent = Lent::start(archives, &arguments.manifest, |text| eprintln!("{text}"))?;
             let what = "2 nodes of cargo xtask e2e on one machine".to_owned();
             return Ok(Self { kubectl: lent.kubectl().clone(), what, made: Made::Here(Box::new(lent)) });
