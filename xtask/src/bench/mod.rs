@@ -2,15 +2,21 @@
 
 mod add;
 mod all;
+mod brief;
+mod churn;
 mod datapath;
+mod documents;
 mod environment;
 mod html;
 mod judged;
 mod kind;
 mod output;
+mod part;
 mod plot;
+mod plugins;
 mod scale;
 mod services;
+mod sizes;
 mod statistics;
 
 use anyhow::Result;
@@ -24,8 +30,10 @@ pub struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// The time that the plugin takes to add and delete a pod, beside `bridge` with `host-local`
+    /// The time that the plugin takes to add and delete a pod, beside `bridge` and `ptp` with `host-local`
     Add(add::Arguments),
+    /// Many pods that come and go at once, with 0, 100 and 500 others present, beside the same
+    Churn(churn::Arguments),
     /// Round trips, streams, connections and CPU time of the datapath, beside what people run and what the kernel can at best
     Datapath(datapath::Arguments),
     /// Round trips and connections on a node with up to 5,000 of kube-proxy's services
@@ -34,7 +42,8 @@ enum What {
     Scale(scale::Arguments),
     /// Pods of a real cluster, kind's where it is there: on one node and on two, direct and by a Service, beside other networks
     Kind(kind::Arguments),
-    /// All of it, with one table of verdicts and a page to look at
+    /// All of it and the sizes of what is shipped, with one table of verdicts and a page to look at: an hour, or ten minutes
+    /// with `--quick`
     All(all::Arguments),
 }
 
@@ -42,6 +51,7 @@ enum What {
 pub fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Add(arguments) => add::run(arguments),
+        What::Churn(arguments) => churn::run(arguments),
         What::Datapath(arguments) => datapath::run(arguments),
         What::Services(arguments) => services::run(arguments),
         What::Scale(arguments) => scale::run(arguments),

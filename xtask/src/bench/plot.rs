@@ -20,7 +20,7 @@ pub(super) struct Row {
     pub(super) name: String,
     /// Whether it is ours, and therefore stands out.
     pub(super) ours: bool,
-    /// From top to bottom, each a ratio with its quartiles.
+    /// From top to bottom, each a ratio with its interval.
     pub(super) bars: Vec<Summary>,
 }
 
@@ -29,7 +29,7 @@ const WIDTH: u32 = 860;
 const ROW: u32 = 40;
 const AROUND: u32 = 80;
 /// Room for the names.
-const NAMES: i32 = 235;
+const NAMES: i32 = 265;
 const OURS: RGBColor = RGBColor(0x1b, 0x6c, 0xa8);
 const OTHERS: RGBColor = RGBColor(0x9a, 0xa5, 0xb1);
 /// Black and white that stay so on a dark page, because they stand on a bar. [`STYLE`] changes the true ones.
@@ -55,7 +55,7 @@ impl Bars<'_> {
     fn draw(&self, text: &mut String) -> Result<(), Box<dyn std::error::Error>> {
         let rows = u32::try_from(self.rows.len())?;
         let all = self.rows.iter().flat_map(|row| &row.bars);
-        let longest = all.map(|ratio| ratio.upper_quartile).fold(1.0, f64::max);
+        let longest = all.map(|ratio| ratio.interval.map_or(ratio.median, |[_, high]| high)).fold(1.0, f64::max);
         let area = SVGBackend::with_string(text, (WIDTH, rows * ROW + AROUND)).into_drawing_area();
         area.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(&area)
@@ -83,8 +83,8 @@ impl Bars<'_> {
                 let colour = if number == 1 { colour.filled() } else { colour.mix(0.65).filled() };
                 chart.draw_series([Rectangle::new([(0.0, at), (ratio.median, at + BAR)], colour)])?;
                 let line = at + BAR / 2.0;
-                let spread = [(ratio.lower_quartile, line), (ratio.upper_quartile, line)];
-                chart.draw_series([PathElement::new(spread, BLACK)])?;
+                let interval = ratio.interval.unwrap_or([ratio.median; 2]);
+                chart.draw_series([PathElement::new(interval.map(|at| (at, line)), BLACK)])?;
                 let font = ("sans-serif", 12).into_font().color(if row.ours { &ON_OURS } else { &ON_OTHERS });
                 let label = Text::new(format!("{:.2}", ratio.median), (4, -6), font);
                 chart.draw_series([EmptyElement::at((0.0, line)) + label])?;

@@ -9,12 +9,6 @@ pub(super) struct Plan {
     pub(super) waiting_rounds: usize,
     /// Pods that are there where many are to be there.
     pub(super) present: usize,
-    /// Pods at once.
-    pub(super) parallel: usize,
-    /// Pods that are deleted at once while others are added.
-    pub(super) churn: usize,
-    /// Rounds of pods at once.
-    pub(super) parallel_rounds: usize,
     /// What the random order comes from.
     pub(super) seed: u64,
 }
@@ -23,9 +17,9 @@ impl Plan {
     pub(super) fn new(quick: bool, rounds: Option<usize>, seed: Option<u64>) -> Self {
         let seed = seed.unwrap_or_else(|| fastrand::u64(..));
         let plan = if quick {
-            Self { rounds: 40, waiting_rounds: 2, present: 100, parallel: 20, churn: 10, parallel_rounds: 3, seed }
+            Self { rounds: 40, waiting_rounds: 6, present: 100, seed }
         } else {
-            Self { rounds: 200, waiting_rounds: 20, present: 500, parallel: 100, churn: 50, parallel_rounds: 7, seed }
+            Self { rounds: 200, waiting_rounds: 20, present: 500, seed }
         };
         Self { rounds: rounds.unwrap_or(plan.rounds).max(1), ..plan }
     }

@@ -3,13 +3,18 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    controls::Controls,
-    peers::{Peer, pods},
-    plan::Plan,
-    sequence::{Times, progress, warm_up},
+use super::{plan::Plan, sequence::Times};
+use crate::{
+    bench::{
+        plugins::{
+            controls::Controls,
+            peers::{Peer, pods},
+            progress, warm_up,
+        },
+        statistics::Compared,
+    },
+    lab::Node,
 };
-use crate::{bench::statistics::Compared, lab::Node};
 
 /// Milliseconds of minicni with many pods present, and with none.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -34,7 +39,7 @@ pub(super) fn run(
     let mut pods = pods("beside", 1)?;
     let pod = &mut pods[0];
     for (node, peer) in nodes {
-        node.netns.run(|| warm_up(&[peer], pod))??;
+        node.netns.run(|| warm_up([peer], pod))??;
     }
     let mut times = [Times::default(), Times::default()];
     let mut status = [Vec::new(), Vec::new()];

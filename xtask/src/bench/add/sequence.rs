@@ -5,26 +5,39 @@ use std::path::Path;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    controls::Controls,
-    peers::{Peer, Pod, bridge, bridge_dual_stack, minicni, minicni_dual_stack, pods, ptp_dual_stack},
-    plan::Plan,
-};
+use super::plan::Plan;
 use crate::{
-    bench::statistics::{Compared, Summary},
+    bench::{
+        plugins::{
+            controls::Controls,
+            peers::{Peer, Pod, beside, bridge_dual_stack, minicni, minicni_dual_stack, pods, ptp_dual_stack},
+            progress, warm_up,
+        },
+        statistics::{Compared, Summary},
+    },
     lab::Node,
 };
 
-/// Milliseconds of minicni and of bridge.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+/// Milliseconds of minicni and of others.
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Sequence {
-    pub(super) add: Compared,
-    pub(super) check: Compared,
-    pub(super) del: Compared,
-    /// bridge has no STATUS.
+    /// At least one; the first is what targets are about.
+    pub(super) beside: Vec<Beside>,
+    /// ADD of minicni beside ADD of minicni: what the method makes of one thing.
+    pub(super) again: Compared,
+    /// The others have no STATUS.
     pub(super) status: Summary,
     /// The process starts, answers, and does nothing.
     pub(super) version: Summary,
+}
+
+/// Milliseconds of minicni and of another plugin.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Beside {
+    pub(super) name: String,
+    pub(super) add: Compared,
+    pub(super) check: Compared,
+    pub(super) del: Compared,
 }
 
 /// Milliseconds of one plugin, by round.
@@ -48,8 +61,8 @@ impl Times {
 /// What a round consists of, in any order.
 #[derive(Clone, Copy)]
 enum Step {
-    Minicni,
-    Bridge,
+    /// The life of a pod of minicni or of another, by its place in the list.
+    Pod(usize),
     Status,
     Version,
     Process,
@@ -64,31 +77,39 @@ pub(super) fn run(
     rng: &mut fastrand::Rng,
     controls: &mut Controls,
 ) -> Result<Sequence> {
-    let (ours, theirs) = (minicni(node, program, "sequence"), bridge("sequence"));
+    // minicni twice: nothing but the machine makes the one differ from the other.
+    let mut peers = vec![minicni(node, program, "sequence"), minicni(node, program, "sequence")];
+    peers.extend(beside("sequence"));
     let mut pods = pods("sequence", 1)?;
     let pod = &mut pods[0];
-    warm_up(&[&ours, &theirs], pod)?;
-    let (mut minicni, mut bridge) = (Times::default(), Times::default());
+    warm_up(&peers, pod)?;
+    let mut times: Vec<_> = peers.iter().map(|_| Times::default()).collect();
     let (mut status, mut version) = (Vec::new(), Vec::new());
-    let mut steps = [Step::Minicni, Step::Bridge, Step::Status, Step::Version, Step::Process, Step::Veth];
+    let others = [Step::Status, Step::Version, Step::Process, Step::Veth];
+    let mut steps: Vec<_> = (0..peers.len()).map(Step::Pod).chain(others).collect();
     for round in 1..=plan.rounds {
         rng.shuffle(&mut steps);
-        for step in steps {
-            match step {
-                Step::Minicni => minicni.take(&ours, pod)?,
-                Step::Bridge => bridge.take(&theirs, pod)?,
-                Step::Status => status.push(ours.ask("STATUS")?),
-                Step::Version => version.push(ours.ask("VERSION")?),
+        for step in &steps {
+            match *step {
+                Step::Pod(number) => times[number].take(&peers[number], pod)?,
+                Step::Status => status.push(peers[0].ask("STATUS")?),
+                Step::Version => version.push(peers[0].ask("VERSION")?),
                 Step::Process => controls.process()?,
                 Step::Veth => controls.veth(&pod.path)?,
             }
         }
         progress("one pod after another", round, plan.rounds, 50);
     }
+    let (ours, others) = times.split_at(2);
+    let beside = |(peer, theirs): (&Peer, &Times)| Beside {
+        name: peer.name.to_owned(),
+        add: Compared::of(&ours[0].add, &theirs.add),
+        check: Compared::of(&ours[0].check, &theirs.check),
+        del: Compared::of(&ours[0].del, &theirs.del),
+    };
     Ok(Sequence {
-        add: Compared::of(&minicni.add, &bridge.add),
-        check: Compared::of(&minicni.check, &bridge.check),
-        del: Compared::of(&minicni.del, &bridge.del),
+        beside: peers[2..].iter().zip(others).map(beside).collect(),
+        again: Compared::of(&ours[1].add, &ours[0].add),
         status: Summary::of(&status),
         version: Summary::of(&version),
     })
@@ -129,7 +150,7 @@ fn dual_stack_add(
     rng: &mut fastrand::Rng,
     controls: &mut Controls,
 ) -> Result<Compared> {
-    warm_up(&peers, pod)?;
+    warm_up(peers, pod)?;
     let mut times = [Vec::new(), Vec::new()];
     let mut order = [0, 1];
     for round in 1..=rounds {
@@ -143,20 +164,4 @@ fn dual_stack_add(
     }
     let [ours, theirs] = times;
     Ok(Compared::of(&ours, &theirs))
-}
-
-/// The first pod of a network makes what the others find.
-pub(super) fn warm_up(peers: &[&Peer], pod: &mut Pod) -> Result<()> {
-    for peer in peers {
-        peer.call("ADD", pod)?;
-        peer.call("DEL", pod)?;
-    }
-    Ok(())
-}
-
-/// Says now and then how far it is.
-pub(super) fn progress(what: &str, round: usize, rounds: usize, every: usize) {
-    if round.is_multiple_of(every) || round == rounds {
-        eprintln!("{what}: {round} of {rounds} rounds");
-    }
 }

@@ -22,8 +22,6 @@ pub(super) mod task;
 mod topology;
 mod workload;
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 
 use self::{peers::BRIDGE, plan::Plan};
@@ -34,7 +32,7 @@ pub(super) use self::{
     target::judge,
 };
 use crate::{
-    bench::output::{self, STDOUT},
+    bench::{all::All, output::Options},
     build,
     debian::{self, Tool},
     lab,
@@ -43,24 +41,11 @@ use crate::{
 /// Arguments of `bench datapath`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// Few and short rounds, in a minute: whether it all works and about how fast, not figures to quote
-    #[arg(long)]
-    quick: bool,
+    #[command(flatten)]
+    options: Options,
     /// Repeats the order of an earlier run
     #[arg(long)]
     seed: Option<u64>,
-    /// Write JSON to a file, or print it
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = STDOUT, group = "format")]
-    json: Option<PathBuf>,
-    /// Print the document that is kept in docs/performance.md
-    #[arg(long, group = "format")]
-    markdown: bool,
-    /// Print the plot that is kept in docs/bench-datapath.svg
-    #[arg(long, group = "format")]
-    svg: bool,
-    /// Show the JSON of an earlier run instead of measuring
-    #[arg(long, value_name = "FILE")]
-    from: Option<PathBuf>,
 }
 
 /// Programs that make the peers.
@@ -76,26 +61,18 @@ const fn tool(program: &'static str, package: &'static str, purpose: &'static st
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
-    let report = match &arguments.from {
-        Some(file) => output::read(file)?,
-        None => measured(arguments.quick, arguments.seed)?,
+    let options = &arguments.options;
+    let report = match options.kept()? {
+        Some(report) => report,
+        None => measured(options.quick, arguments.seed)?,
     };
-    if let Some(file) = &arguments.json {
-        output::json(&report, file)?;
-    } else if arguments.markdown {
-        print!("{}", document(&report));
-    } else if arguments.svg {
-        print!("{}", svg(&report)?);
-    } else {
-        println!("{}", table::render(&report));
-    }
-    Ok(())
+    options.show(&report, table::render, document, |report| All { datapath: Some(report), ..All::default() })
 }
 
 /// A run with nothing but its length and order chosen.
 pub(super) fn measured(quick: bool, seed: Option<u64>) -> Result<Report> {
     lab::need_root()?;
-    let programs = build::release()?;
+    let programs = build::portable()?;
     debian::need(&TOOLS)?;
     run::measure(&Plan::new(quick, seed), &programs)
 }

@@ -42,16 +42,19 @@ impl Path {
         Ok(listener)
     }
 
-    /// A connection: the client's end and the server's.
-    pub(super) fn tcp(&self) -> Result<[TcpStream; 2]> {
+    /// Connections: of each the client's end and the server's.
+    pub(super) fn tcp(&self, count: usize) -> Result<Vec<[TcpStream; 2]>> {
         let listener = self.listen()?;
-        let client = self.client.run(|| self.connect())??;
-        let (server, _) = listener.accept().context("accept")?;
-        [&client, &server].into_iter().try_for_each(|end| {
-            end.set_nodelay(true)?;
-            end.set_read_timeout(Some(PATIENCE))
-        })?;
-        Ok([client, server])
+        let connection = |_| -> Result<_> {
+            let client = self.client.run(|| self.connect())??;
+            let (server, _) = listener.accept().context("accept")?;
+            [&client, &server].into_iter().try_for_each(|end| {
+                end.set_nodelay(true)?;
+                end.set_read_timeout(Some(PATIENCE))
+            })?;
+            Ok([client, server])
+        };
+        (0..count).map(connection).collect()
     }
 
     /// Connects from the namespace of the calling thread.

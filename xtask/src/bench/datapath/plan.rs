@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// How often and how long what is measured.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(super) struct Plan {
-    /// In each of them everything is measured once.
+    /// In each of them everything is measured once. One more before them warms up and is not counted.
     pub(super) rounds: usize,
     /// How long everything is measured in a round.
     pub(super) milliseconds: u64,
@@ -21,9 +21,9 @@ impl Plan {
     pub(super) fn new(quick: bool, seed: Option<u64>) -> Self {
         let seed = seed.unwrap_or_else(|| fastrand::u64(..));
         if quick {
-            Self { rounds: 5, milliseconds: 80, pods: 0, routes: 0, seed }
+            Self { rounds: 7, milliseconds: 40, pods: 0, routes: 0, seed }
         } else {
-            Self { rounds: 21, milliseconds: 100, pods: 500, routes: 5_000, seed }
+            Self { rounds: 61, milliseconds: 50, pods: 500, routes: 5_000, seed }
         }
     }
 

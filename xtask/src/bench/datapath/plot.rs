@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{report::Report, topology::Topology, workload::Workload};
+use super::{peers::PeerId, report::Report, topology::Topology, workload::Workload};
 use crate::bench::{
     plot::{Bars, Row},
     statistics::Summary,
@@ -24,7 +24,7 @@ const SHOWN: [Topology; 12] = [
     Topology::RemoteVxlan,
 ];
 
-/// Request/response: ratios to routing with conntrack, on one node and on two, with quartiles; TCP above UDP.
+/// Request/response: ratios to routing with conntrack, on one node and on two, with intervals; TCP above UDP.
 pub(in crate::bench) fn svg(report: &Report) -> Result<String> {
     Bars {
         title: "Request/response on one CPU, routing with conntrack = 1 (TCP above, UDP below)",
@@ -40,11 +40,16 @@ pub(in crate::bench) fn others(report: &Report) -> Result<Vec<String>> {
             "Request/response on two CPUs, routing with conntrack = 1 (TCP above, UDP below)",
             &[Workload::TcpOtherCpu, Workload::UdpOtherCpu][..],
         ),
-        ("One TCP stream, routing with conntrack = 1", &[Workload::Stream]),
+        ("TCP streams, routing with conntrack = 1 (one above, eight below)", &[Workload::Stream, Workload::Streams]),
+        (
+            "TCP streams without GSO, routing with conntrack = 1 (one above, eight below)",
+            &[Workload::StreamNoGso, Workload::StreamsNoGso],
+        ),
         ("TCP connect, request, close, routing with conntrack = 1", &[Workload::Connections]),
         ("CPU time for a UDP datagram, routing with conntrack = 1, less is better", &[Workload::CpuTime]),
     ]
     .into_iter()
+    .filter(|(_, workloads)| !rows(report, workloads).is_empty())
     .map(|(title, workloads)| Bars { title, rows: rows(report, workloads) }.svg())
     .collect()
 }
@@ -56,5 +61,6 @@ fn rows(report: &Report, workloads: &[Workload]) -> Vec<Row> {
         let ours = matches!(topology, Topology::Minicni | Topology::RemoteMinicni);
         (!bars.is_empty()).then(|| Row { name: topology.name().to_owned(), ours, bars })
     };
-    SHOWN.iter().filter_map(row).collect()
+    let peers: Vec<_> = PeerId::all().map(Topology::Peer).collect();
+    SHOWN.iter().chain(&peers).filter_map(row).collect()
 }

@@ -6,7 +6,7 @@ use crate::bench::{environment::Environment, statistics::Compared};
 /// All that a run found, round by round, so that whoever doubts a figure can count again.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(in crate::bench) struct Report {
-    pub(super) environment: Environment,
+    pub(in crate::bench) environment: Environment,
     /// What the kernel does against each vulnerability of the CPU that it knows.
     pub(super) mitigations: Vec<String>,
     /// Of a hundred seconds of the CPUs' time, those that a hypervisor gave to others.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use super::{pace::steady_rate, path::Path, task::together};
 
@@ -15,7 +15,7 @@ pub(super) const WARM_UP: u32 = 200;
 
 /// Exchanges over one TCP connection: how many in a second, and how many there were in all.
 pub(in crate::bench) fn tcp(path: &Path, cpus: [usize; 2], time: Duration) -> Result<(f64, f64)> {
-    let [mut client, mut server] = path.tcp()?;
+    let [mut client, mut server] = path.tcp(1)?.pop().context("no connection")?;
     let (rate, ()) = together(
         cpus,
         move || rate(time, || exchange_tcp(&mut client)),

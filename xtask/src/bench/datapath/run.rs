@@ -12,11 +12,12 @@ use anyhow::{Context as _, Result, bail};
 use super::{
     connections, cpu_time,
     path::Path,
+    peers::PeerId,
     plan::Plan,
     program::Program,
     report::{Report, Series},
     request_response,
-    scene::Scene,
+    scene::{Missing, Scene},
     stream, task,
     topology::Topology,
     workload::Workload,
@@ -27,7 +28,10 @@ use crate::{
 };
 
 /// Between two measurements others get both CPUs, and the kernel ends what the last one left.
-const PAUSE: Duration = Duration::from_millis(25);
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Connections where there are several.
+const STREAMS: usize = 8;
 
 /// Sums over the rounds of a series.
 #[derive(Debug, Default)]
@@ -44,20 +48,25 @@ pub(super) fn measure(plan: &Plan, programs: &Programs) -> Result<Report> {
     let [total_before, stolen_before] = cpu_ticks()?;
     let cpus = task::two_cpus()?;
     eprintln!("making nodes and pods; seed {}", plan.seed);
-    let scene = Scene::new(plan, programs)?;
+    let mut scene = Scene::new(plan, programs)?;
+    for id in PeerId::all() {
+        let topology = Topology::Peer(id);
+        match (id.peer().make)() {
+            Ok(path) => drop(scene.paths.insert(topology, path)),
+            Err(error) => scene.missing.push(Missing { topology, reason: format!("{error:#}") }),
+        }
+    }
     let program = Program::new(scene.node())?;
     let mut rng = fastrand::Rng::with_seed(plan.seed);
     let mut sums: BTreeMap<(Workload, Topology), Sums> = BTreeMap::new();
     let mut nanoseconds = [Vec::new(), Vec::new()];
     let mut workloads = Workload::ALL;
     let mut repeated = 0;
-    for round in 1..=plan.rounds {
+    for round in 0..=plan.rounds {
         rng.shuffle(&mut workloads);
         for workload in workloads {
-            let mut topologies = workload.topologies().to_vec();
-            rng.shuffle(&mut topologies);
-            for topology in topologies {
-                let Some(path) = scene.paths.get(&topology) else { continue };
+            for topology in in_turn(workload, &mut rng) {
+                let Some(path) = scene.paths.get(&topology.place()) else { continue };
                 let before = scene.redirected(topology);
                 let what = || format!("{}: {}", topology.name(), workload.name());
                 let measure = || once(workload, path, cpus, plan.time()).with_context(what);
@@ -67,16 +76,23 @@ pub(super) fn measure(plan: &Plan, programs: &Programs) -> Result<Report> {
                     repeated += 1;
                     measure()
                 })?;
+                sleep(PAUSE);
+                if round == 0 {
+                    continue;
+                }
                 let sums = sums.entry((workload, topology)).or_default();
                 sums.rounds.push(value);
                 sums.count += count;
                 if let (Some(before), Some(after)) = (before, scene.redirected(topology)) {
                     *sums.redirected.get_or_insert_default() += after - before;
                 }
-                sleep(PAUSE);
             }
         }
         let [ours, empty] = program.nanoseconds(scene.node())?;
+        if round == 0 {
+            eprintln!("warmed up in {:.0?}", start.elapsed());
+            continue;
+        }
         nanoseconds[0].push(ours);
         nanoseconds[1].push(empty);
         eprintln!("{round} of {} rounds in {:.0?}", plan.rounds, start.elapsed());
@@ -100,6 +116,17 @@ pub(super) fn measure(plan: &Plan, programs: &Programs) -> Result<Report> {
     })
 }
 
+/// Where a workload is measured in a round, in random order. What is compared is neighbours, so that what disturbs the
+/// machine for a second disturbs both.
+fn in_turn(workload: Workload, rng: &mut fastrand::Rng) -> Vec<Topology> {
+    let mut topologies = workload.topologies();
+    rng.shuffle(&mut topologies);
+    let mut neighbourhoods = [0, 1, 2, 3];
+    rng.shuffle(&mut neighbourhoods);
+    topologies.sort_by_key(|topology| neighbourhoods[topology.neighbourhood()]);
+    topologies
+}
+
 /// What is found, and how often what was done.
 fn once(workload: Workload, path: &Path, [one, other]: [usize; 2], time: Duration) -> Result<(f64, f64)> {
     let (value, count) = match workload {
@@ -107,7 +134,10 @@ fn once(workload: Workload, path: &Path, [one, other]: [usize; 2], time: Duratio
         Workload::UdpSameCpu => request_response::udp(path, [one, one], time)?,
         Workload::TcpOtherCpu => request_response::tcp(path, [one, other], time)?,
         Workload::UdpOtherCpu => request_response::udp(path, [one, other], time)?,
-        Workload::Stream => (stream::rate(path, [one, other], time)?, 1.0),
+        Workload::Stream => (stream::rate(path, [one, other], 1, time)?, 1.0),
+        Workload::Streams => (stream::rate(path, [one, other], STREAMS, time)?, 1.0),
+        Workload::StreamNoGso => (stream::rate_without_gso(path, [one, other], 1, time)?, 1.0),
+        Workload::StreamsNoGso => (stream::rate_without_gso(path, [one, other], STREAMS, time)?, 1.0),
         Workload::Connections => connections::rate(path, [one, one], time)?,
         Workload::CpuTime => cpu_time::per_datagram(path, one, time)?,
     };
@@ -150,4 +180,24 @@ fn mitigations() -> Result<Vec<String>> {
     }
     found.sort();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_compared_is_measured_one_after_another() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        for workload in Workload::ALL {
+            let turn = in_turn(workload, &mut rng);
+            let mut neighbourhoods: Vec<_> = turn.iter().map(|topology| topology.neighbourhood()).collect();
+            neighbourhoods.dedup();
+            let mut once = neighbourhoods.clone();
+            once.sort_unstable();
+            once.dedup();
+            assert_eq!(neighbourhoods.len(), once.len(), "{turn:?}");
+            assert_eq!(turn.len(), workload.topologies().len());
+        }
+    }
 }

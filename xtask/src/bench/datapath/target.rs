@@ -1,13 +1,13 @@
 //! What is to be reached.
 
 use super::{
-    control::Controls,
+    control::Control,
     report::Report,
     topology::Topology::{self as T},
     workload::Workload::{self as W},
 };
 use crate::bench::{
-    judged::{Judged, verdict},
+    judged::{Judged, Limits, Verdict},
     statistics::Summary,
 };
 
@@ -19,21 +19,18 @@ pub(super) struct Target {
     pub(super) subject: T,
     /// The best of them counts.
     baselines: &'static [T],
-    limit: f64,
-    ambitious: f64,
+    limits: Limits,
 }
 
-/// What the program itself may take, in nanoseconds, and what would be better still.
-const PROGRAM: [f64; 2] = [60.0, 30.0];
+/// What the program itself may take, in nanoseconds.
+const PROGRAM: Limits = Limits::at_most([60.0, 30.0]);
 
-const fn target(
-    id: &'static str,
-    workload: W,
-    subject: T,
-    baselines: &'static [T],
-    [limit, ambitious]: [f64; 2],
-) -> Target {
-    Target { id, workload, subject, baselines, limit, ambitious }
+const fn target(id: &'static str, workload: W, subject: T, baselines: &'static [T], limits: [f64; 2]) -> Target {
+    let limits = match workload {
+        W::CpuTime => Limits::at_most(limits),
+        _ => Limits::at_least(limits),
+    };
+    Target { id, workload, subject, baselines, limits }
 }
 
 /// All of them.
@@ -63,33 +60,34 @@ pub(super) const TARGETS: [Target; 21] = [
 
 /// The verdicts of a run.
 pub(in crate::bench) fn judge(report: &Report) -> Vec<Judged> {
-    let controls = Controls::of(report);
-    let mut judged: Vec<_> = TARGETS.iter().map(|target| target.judge(report, &controls)).collect();
+    let mut judged: Vec<_> = TARGETS.iter().map(|target| target.judge(report)).collect();
     let after = judged.iter().position(|row| row.id == "D10").unwrap_or(judged.len());
-    judged.insert(after, judge_program(report, &controls));
+    judged.insert(after, judge_program(report));
     judged
 }
 
 impl Target {
-    fn judge(&self, report: &Report, controls: &Controls) -> Judged {
+    fn judge(&self, report: &Report) -> Judged {
+        let Self { id, workload, subject, limits, .. } = *self;
         let baseline = self.baseline(report);
-        let compared = report.compared(self.workload, self.subject, baseline);
-        let more = self.workload.more_is_better();
-        let what = match self.subject {
-            T::Minicni => self.workload.name().to_owned(),
-            subject => format!("{}, {}", self.workload.name(), subject.name()),
+        let what = match subject {
+            T::Minicni => workload.name().to_owned(),
+            subject => format!("{}, {}", workload.name(), subject.name()),
         };
-        let found = compared.map(|compared| compared.ratio);
+        let found = report.compared(workload, subject, baseline).map(|compared| compared.ratio);
         Judged {
-            id: self.id,
+            id,
             what,
             baseline: baseline.name().to_owned(),
             found: found.as_ref().map_or_else(String::new, ratio),
-            target: format!("{} {}x ({})", if more { "≥" } else { "≤" }, self.limit, self.ambitious),
+            target: limits.words("x"),
+            ceiling: ceiling(report, workload, subject).unwrap_or_default(),
             verdict: match found {
-                None => format!("NOT MEASURED: {}", missing(report, self.subject)),
-                Some(_) if !controls.steady(self.workload) => UNKNOWN.to_owned(),
-                Some(found) => verdict(found.median, [self.limit, self.ambitious], more),
+                None => Verdict::NotMeasured(missing(report, subject).to_owned()),
+                Some(found) => match Control::of(report, workload).disturbed() {
+                    Some(why) => Verdict::Unknown(why),
+                    None => limits.judge_median(&found),
+                },
             },
         }
     }
@@ -107,17 +105,26 @@ impl Target {
     }
 }
 
-const UNKNOWN: &str = "unknown: the control was unstable";
+/// A place beside what none of its kind can exceed, in words.
+fn ceiling(report: &Report, workload: W, subject: T) -> Option<String> {
+    let ratio = report.compared(workload, subject, subject.ceiling())?.ratio.median;
+    let part = if workload.more_is_better() { ratio } else { 1.0 / ratio };
+    Some(format!("{:.0} % of {}", part * 100.0, subject.ceiling().name()))
+}
 
-fn judge_program(report: &Report, controls: &Controls) -> Judged {
+fn judge_program(report: &Report) -> Judged {
     let summary = Summary::of(&report.program_beyond_empty());
     Judged {
         id: "D9",
         what: "our program on a packet that it redirects".to_owned(),
         baseline: "an empty program".to_owned(),
-        found: format!("+{:.0} ns ({:.0} .. {:.0})", summary.median, summary.lower_quartile, summary.upper_quartile),
-        target: format!("≤ {} ns ({})", PROGRAM[0], PROGRAM[1]),
-        verdict: if controls.run_is_steady() { verdict(summary.median, PROGRAM, false) } else { UNKNOWN.to_owned() },
+        found: format!("+{} ns", summary.with_interval(0)),
+        target: PROGRAM.words(" ns"),
+        ceiling: String::new(),
+        verdict: match Control::of(report, W::UdpSameCpu).disturbed() {
+            Some(why) => Verdict::Unknown(why),
+            None => PROGRAM.judge_median(&summary),
+        },
     }
 }
 
@@ -127,9 +134,9 @@ fn missing(report: &Report, topology: T) -> &str {
     reason.map_or("the report does not say why", |missing| &missing.reason)
 }
 
-/// A ratio with its quartiles.
+/// A ratio with its interval.
 pub(super) fn ratio(ratio: &Summary) -> String {
-    format!("{:.3} ({:.3} .. {:.3})", ratio.median, ratio.lower_quartile, ratio.upper_quartile)
+    ratio.with_interval(3)
 }
 
 #[cfg(test)]

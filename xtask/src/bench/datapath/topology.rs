@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use super::peers::PeerId;
+
 /// What lies between client and server.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -36,10 +38,15 @@ pub(super) enum Topology {
     RemoteHosts,
     /// As [`Topology::RemoteRouted`], through a VXLAN tunnel as flannel makes it.
     RemoteVxlan,
+    /// [`Topology::Routed`] once more, the same pods: what one thing differs from itself in a run.
+    RoutedAgain,
+    /// A peer that is a file of [`super::peers`].
+    Peer(PeerId),
 }
 
 impl Topology {
-    pub(super) const ALL: [Self; 16] = [
+    /// All but the peers.
+    pub(super) const OWN: [Self; 17] = [
         Self::Minicni,
         Self::Crowded,
         Self::Routed,
@@ -56,7 +63,43 @@ impl Topology {
         Self::RemoteRouted,
         Self::RemoteHosts,
         Self::RemoteVxlan,
+        Self::RoutedAgain,
     ];
+
+    /// All, in the order in which they are shown.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        Self::OWN.into_iter().chain(PeerId::all().map(Self::Peer))
+    }
+
+    /// Where the nodes and pods are.
+    pub(super) fn place(self) -> Self {
+        if self == Self::RoutedAgain { Self::Routed } else { self }
+    }
+
+    /// Those of one number are compared with one another, and therefore measured one after another.
+    pub(super) fn neighbourhood(self) -> usize {
+        match self {
+            Self::Minicni
+            | Self::Crowded
+            | Self::Routed
+            | Self::RoutedAgain
+            | Self::Plain
+            | Self::Direct
+            | Self::Bridge
+            | Self::BridgeAlone => 0,
+            Self::Service | Self::ServiceRouted => 1,
+            Self::RemoteMinicni | Self::RemoteRouted | Self::RemoteHosts | Self::RemoteVxlan => 2,
+            Self::Flowtable | Self::RedirectPeer | Self::Loopback | Self::Peer(_) => 3,
+        }
+    }
+
+    /// What none of its kind can exceed.
+    pub(super) fn ceiling(self) -> Self {
+        match self.neighbourhood() {
+            2 => Self::RemoteHosts,
+            _ => Self::Direct,
+        }
+    }
 
     /// What others of its kind are compared with.
     pub(super) fn baseline(self) -> Self {
@@ -86,6 +129,8 @@ impl Topology {
             Self::RemoteRouted => "two nodes: routed, conntrack",
             Self::RemoteHosts => "two nodes: host to host",
             Self::RemoteVxlan => "two nodes: VXLAN",
+            Self::RoutedAgain => "routed, conntrack, once more",
+            Self::Peer(id) => id.peer().name,
         }
     }
 }

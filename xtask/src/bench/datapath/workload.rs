@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::topology::Topology;
+use super::{peers::PeerId, topology::Topology};
 
 /// What client and server do.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -16,6 +16,12 @@ pub(super) enum Workload {
     UdpOtherCpu,
     /// One TCP connection as fast as it goes, on different CPUs.
     Stream,
+    /// Eight TCP connections as fast as they go, clients on one CPU, servers on another.
+    Streams,
+    /// As [`Workload::Stream`], with a packet for every segment.
+    StreamNoGso,
+    /// As [`Workload::Streams`], with a packet for every segment.
+    StreamsNoGso,
     /// Connect, request, answer, close; on one CPU.
     Connections,
     /// CPU time of UDP datagrams in one direction, at a fixed rate; on one CPU.
@@ -23,23 +29,32 @@ pub(super) enum Workload {
 }
 
 impl Workload {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::TcpSameCpu,
         Self::UdpSameCpu,
         Self::TcpOtherCpu,
         Self::UdpOtherCpu,
         Self::Stream,
+        Self::Streams,
+        Self::StreamNoGso,
+        Self::StreamsNoGso,
         Self::Connections,
         Self::CpuTime,
     ];
 
     /// Where it is measured.
-    pub(super) fn topologies(self) -> &'static [Topology] {
+    pub(super) fn topologies(self) -> Vec<Topology> {
+        let peers = PeerId::all().filter(|id| id.peer().workloads.contains(&self));
+        self.own_topologies().iter().copied().chain(peers.map(Topology::Peer)).collect()
+    }
+
+    fn own_topologies(self) -> &'static [Topology] {
         match self {
-            Self::TcpSameCpu | Self::UdpSameCpu => &Topology::ALL,
+            Self::TcpSameCpu | Self::UdpSameCpu => &Topology::OWN,
             Self::TcpOtherCpu | Self::UdpOtherCpu => &[
                 Topology::Minicni,
                 Topology::Routed,
+                Topology::RoutedAgain,
                 Topology::Plain,
                 Topology::Bridge,
                 Topology::Direct,
@@ -49,14 +64,14 @@ impl Workload {
                 Topology::RemoteRouted,
                 Topology::RemoteHosts,
             ],
-            Self::Stream => &[
+            Self::Stream | Self::Streams | Self::StreamNoGso | Self::StreamsNoGso => &[
                 Topology::Minicni,
                 Topology::Routed,
+                Topology::RoutedAgain,
                 Topology::Plain,
                 Topology::Bridge,
                 Topology::BridgeAlone,
                 Topology::Direct,
-                Topology::Loopback,
                 Topology::RedirectPeer,
                 Topology::Flowtable,
                 Topology::RemoteMinicni,
@@ -67,6 +82,7 @@ impl Workload {
             Self::Connections => &[
                 Topology::Minicni,
                 Topology::Routed,
+                Topology::RoutedAgain,
                 Topology::Plain,
                 Topology::Bridge,
                 Topology::Direct,
@@ -77,6 +93,7 @@ impl Workload {
             Self::CpuTime => &[
                 Topology::Minicni,
                 Topology::Routed,
+                Topology::RoutedAgain,
                 Topology::Plain,
                 Topology::Bridge,
                 Topology::Direct,
@@ -96,18 +113,26 @@ impl Workload {
             Self::TcpOtherCpu => "TCP request/response, different CPUs",
             Self::UdpOtherCpu => "UDP request/response, different CPUs",
             Self::Stream => "TCP stream",
+            Self::Streams => "8 TCP streams",
+            Self::StreamNoGso => "TCP stream, no GSO",
+            Self::StreamsNoGso => "8 TCP streams, no GSO",
             Self::Connections => "TCP connect, request, close",
-            Self::CpuTime => "CPU per UDP datagram",
+            Self::CpuTime => "CPU per UDP datagram of 64 bytes",
         }
     }
 
     /// What is counted, and a factor to it from the unit of the report.
     pub(super) fn unit(self) -> (&'static str, f64) {
         match self {
-            Self::Stream => ("Gbit/s", 1e-9),
+            Self::Stream | Self::Streams | Self::StreamNoGso | Self::StreamsNoGso => ("Gbit/s", 1e-9),
             Self::CpuTime => ("ns", 1.0),
             _ => ("k/s", 1e-3),
         }
+    }
+
+    /// Whether a packet is far more than a segment, so that only whether any was redirected is counted.
+    pub(super) fn is_stream(self) -> bool {
+        matches!(self, Self::Stream | Self::Streams | Self::StreamNoGso | Self::StreamsNoGso)
     }
 
     /// Whether more is better.

@@ -31,7 +31,7 @@ impl Plan {
 /// All that a run found.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(in crate::bench) struct Report {
-    pub(super) environment: Environment,
+    pub(in crate::bench) environment: Environment,
     pub(super) plan: Plan,
     /// Bytes of a Node object as the API server gives it.
     pub(super) object_bytes: usize,

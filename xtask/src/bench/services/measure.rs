@@ -37,7 +37,7 @@ const FAST: &str = "minicni-services";
 const ROUTED: &str = "minicni-services-routed";
 /// How many services there are.
 const COUNTS: [usize; 3] = [10, 1_000, 5_000];
-const PAUSE: Duration = Duration::from_millis(25);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A node, two pods that talk directly, and one that is spoken to by the last service.
 struct Side<'a> {
@@ -48,7 +48,7 @@ struct Side<'a> {
 }
 
 pub(super) fn measure(quick: bool, programs: &Programs) -> Result<Report> {
-    let (rounds, time) = if quick { (5, Duration::from_millis(60)) } else { (15, Duration::from_millis(100)) };
+    let (rounds, time) = if quick { (7, Duration::from_millis(50)) } else { (31, Duration::from_millis(50)) };
     let (start, load_before, cpus) = (Instant::now(), load()?, task::two_cpus()?);
     let mut fast = Lab::new(FAST, 2, programs.clone())?;
     fast.start_daemons()?;
@@ -74,6 +74,27 @@ pub(super) fn measure(quick: bool, programs: &Programs) -> Result<Report> {
     })
 }
 
+/// What is measured of a workload in a round.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Kind {
+    Minicni,
+    Routed,
+    /// The same once more, as a control.
+    RoutedAgain,
+}
+
+/// A round: the workloads in random order, and what is compared one after another.
+fn in_turn(rng: &mut fastrand::Rng) -> Vec<(usize, Kind)> {
+    let mut workloads: Vec<_> = (0..Workload::ALL.len()).collect();
+    rng.shuffle(&mut workloads);
+    let mut kinds = |workload| {
+        let mut kinds = [Kind::Minicni, Kind::Routed, Kind::RoutedAgain];
+        rng.shuffle(&mut kinds);
+        kinds.map(|kind| (workload, kind))
+    };
+    workloads.into_iter().flat_map(&mut kinds).collect()
+}
+
 /// All workloads with one set of rules.
 fn at(
     layout: Layout,
@@ -83,22 +104,31 @@ fn at(
     (rounds, time): (usize, Duration),
     rng: &mut fastrand::Rng,
 ) -> Result<Vec<Series>> {
-    let new =
-        |workload| Series { layout, services, workload, minicni: Vec::new(), routed: Vec::new(), redirected: 0.0 };
+    let new = |workload| Series {
+        layout,
+        services,
+        workload,
+        minicni: Vec::new(),
+        routed: Vec::new(),
+        again: Vec::new(),
+        redirected: 0.0,
+    };
     let mut series = Workload::ALL.map(new);
     let mut counts = Workload::ALL.map(|_| 0.0);
     for _ in 0..rounds {
-        let mut order: Vec<usize> = (0..series.len() * sides.len()).collect();
-        rng.shuffle(&mut order);
-        for (workload, which) in order.into_iter().map(|number| (number / sides.len(), number % sides.len())) {
-            let (side, series) = (&sides[which], &mut series[workload]);
+        for (workload, kind) in in_turn(rng) {
+            let (side, series) = (&sides[usize::from(kind != Kind::Minicni)], &mut series[workload]);
             let before = side.node.counters().redirected;
             let (rate, count) = side.once(series.workload, cpu, time).with_context(|| {
                 format!("{services} services in the layout of {layout}: {}", series.workload.name())
             })?;
-            let values = if which == 0 { &mut series.minicni } else { &mut series.routed };
+            let values = match kind {
+                Kind::Minicni => &mut series.minicni,
+                Kind::Routed => &mut series.routed,
+                Kind::RoutedAgain => &mut series.again,
+            };
             values.push(to_four_digits(rate));
-            if which == 0 {
+            if kind == Kind::Minicni {
                 counts[workload] += count;
                 #[expect(clippy::cast_precision_loss, reason = "far below 2^53 packets")]
                 let redirected = (side.node.counters().redirected - before) as f64;

@@ -3,12 +3,10 @@
 mod measure;
 mod report;
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 
-pub(super) use self::report::{Report, document, judge, svgs};
-use super::output::{self, STDOUT};
+pub(super) use self::report::{Report, document, judge, svg, svgs};
+use super::{all::All, output::Options};
 use crate::{
     build,
     debian::{self, Tool},
@@ -18,18 +16,8 @@ use crate::{
 /// Arguments of `bench services`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// Few and short rounds: whether it all works and about how fast, not figures to quote
-    #[arg(long)]
-    quick: bool,
-    /// Write JSON to a file, or print it
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = STDOUT, group = "format")]
-    json: Option<PathBuf>,
-    /// Print the document that is kept in docs/bench-services.md
-    #[arg(long, group = "format")]
-    markdown: bool,
-    /// Show the JSON of an earlier run instead of measuring
-    #[arg(long, value_name = "FILE")]
-    from: Option<PathBuf>,
+    #[command(flatten)]
+    options: Options,
 }
 
 const TOOLS: [Tool; 3] = [
@@ -39,24 +27,18 @@ const TOOLS: [Tool; 3] = [
 ];
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
-    let report = match &arguments.from {
-        Some(file) => output::read(file)?,
-        None => measured(arguments.quick)?,
+    let options = &arguments.options;
+    let report = match options.kept()? {
+        Some(report) => report,
+        None => measured(options.quick)?,
     };
-    if let Some(file) = &arguments.json {
-        output::json(&report, file)?;
-    } else if arguments.markdown {
-        print!("{}", document(&report));
-    } else {
-        println!("{}", report::render(&report));
-    }
-    Ok(())
+    options.show(&report, report::render, document, |report| All { services: Some(report), ..All::default() })
 }
 
 /// A run with nothing but its length chosen.
 pub(super) fn measured(quick: bool) -> Result<Report> {
     lab::need_root()?;
-    let programs = build::release()?;
+    let programs = build::portable()?;
     debian::need(&TOOLS)?;
     measure::measure(quick, &programs)
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bench::{
     environment::Environment,
-    judged::{Judged, verdict},
+    judged::{Judged, Limits, Verdict},
     plot::{Bars, Row},
     statistics::Compared,
 };
@@ -19,7 +19,7 @@ use crate::bench::{
 /// All that a run found, round by round.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(in crate::bench) struct Report {
-    pub(super) environment: Environment,
+    pub(in crate::bench) environment: Environment,
     pub(super) rounds: usize,
     /// How long everything is measured in a round.
     pub(super) milliseconds: u64,
@@ -36,6 +36,9 @@ pub(super) struct Series {
     pub(super) minicni: Vec<f64>,
     /// The same without our programs.
     pub(super) routed: Vec<f64>,
+    /// The same once more; none in figures that were kept without it.
+    #[serde(default)]
+    pub(super) again: Vec<f64>,
     /// Packets that our programs redirected for each exchange or connection.
     pub(super) redirected: f64,
 }
@@ -101,43 +104,44 @@ impl Workload {
     }
 }
 
-/// How far the quartiles may lie apart, as a part of the median, for a verdict.
-const SPREAD: f64 = 0.08;
+/// Where the ratio of a path to itself has to lie.
+const SAME: [f64; 2] = [0.99, 1.01];
 
 impl Series {
     fn compared(&self) -> Compared {
         Compared::of(&self.minicni, &self.routed)
     }
 
-    fn verdict(&self) -> String {
-        let ratio = self.compared().ratio;
-        if ratio.upper_quartile - ratio.lower_quartile > SPREAD * ratio.median {
-            "unknown: too scattered".to_owned()
-        } else {
-            verdict(ratio.median, self.workload.target().1, true)
+    fn limits(&self) -> Limits {
+        Limits::at_least(self.workload.target().1)
+    }
+
+    fn verdict(&self) -> Verdict {
+        if let Some([low, high]) = Compared::of(&self.again, &self.routed).ratio.interval
+            && (low > SAME[1] || high < SAME[0])
+        {
+            return Verdict::Unknown("a path differed from itself");
         }
+        self.limits().judge_median(&self.compared().ratio)
     }
 }
 
 /// The verdicts of a run.
 pub(in crate::bench) fn judge(report: &Report) -> Vec<Judged> {
-    let judged = |series: &Series| {
-        let (id, [limit, ambitious]) = series.workload.target();
-        Judged {
-            id,
-            what: format!("{}, {} services, {}", series.workload.name(), series.services, series.layout),
-            baseline: "routed, conntrack".to_owned(),
-            found: ratio(series),
-            target: format!("≥ {limit}x ({ambitious})"),
-            verdict: series.verdict(),
-        }
+    let judged = |series: &Series| Judged {
+        id: series.workload.target().0,
+        what: format!("{}, {} services, {}", series.workload.name(), series.services, series.layout),
+        baseline: "routed, conntrack".to_owned(),
+        found: ratio(series),
+        target: series.limits().words("x"),
+        ceiling: String::new(),
+        verdict: series.verdict(),
     };
     report.series.iter().map(judged).collect()
 }
 
 fn ratio(series: &Series) -> String {
-    let ratio = series.compared().ratio;
-    format!("{:.3} ({:.3} .. {:.3})", ratio.median, ratio.lower_quartile, ratio.upper_quartile)
+    series.compared().ratio.with_interval(3)
 }
 
 /// For a terminal.
@@ -151,34 +155,40 @@ pub(in crate::bench) fn document(report: &Report) -> String {
         "# Many services\n\n\
          A node with as many of kube-proxy's services as the table says, in the layout of its iptables mode and of its \
          nftables mode, with minicni's programs\nand without them. Everything runs on one CPU. The service that is used \
-         comes last, behind all the others. A ratio is the median of the ratios of single\nrounds, with quartiles; where \
-         these lie more than {:.0} % apart, there is no verdict.\n\n\
+         comes last, behind all the others. A ratio is the median of the ratios of single\nrounds, with its interval, and \
+         judged as [there](performance.md#controls-and-what-a-verdict-means).\n\n\
          ```sh\n\
          cargo xtask bench services --json docs/bench-services.json\n\
-         cargo xtask bench services --from docs/bench-services.json --markdown > docs/bench-services.md\n\
+         cargo xtask bench all --from docs --docs docs   # this document, its plot, and those of the other benchmarks\n\
          ```\n\n\
          {}\n\n\
          New connections walk the rules of the iptables mode one by one, which nobody saves them: they go through the \
-         stack by design. What is established does\nnot, and what is promoted meets no rule at all.\n\n{}\n",
-        SPREAD * 100.0,
+         stack by design. What is established does\nnot, and what is promoted meets no rule at all.\n\n\
+         ![request/response between two pods, without our programs = 1](bench-services.svg)\n\n{}\n",
         table(report, ASCII_MARKDOWN),
         notes(report)
     )
 }
 
-/// Ratios as bars, a plot for each workload.
+/// Ratios as bars: request/response between two pods.
+pub(in crate::bench) fn svg(report: &Report) -> Result<String> {
+    plot(report, Workload::Established)
+}
+
+/// As [`svg`], a plot for each workload.
 pub(in crate::bench) fn svgs(report: &Report) -> Result<Vec<String>> {
+    Workload::ALL.into_iter().map(|workload| plot(report, workload)).collect()
+}
+
+fn plot(report: &Report, workload: Workload) -> Result<String> {
     let row = |series: &Series| Row {
-        name: format!("{}: {}", series.layout, series.services),
+        name: format!("{}, {} services", series.layout, series.services),
         ours: true,
         bars: vec![series.compared().ratio],
     };
-    let of = |workload| report.series.iter().filter(move |series| series.workload == workload);
-    let plots = Workload::ALL.map(|workload| {
-        let title = format!("TCP {}, without our programs = 1", workload.name());
-        Bars { title: &title, rows: of(workload).map(row).collect() }.svg()
-    });
-    plots.into_iter().collect()
+    let of = report.series.iter().filter(|series| series.workload == workload);
+    let title = format!("TCP {}, without our programs = 1", workload.name());
+    Bars { title: &title, rows: of.map(row).collect() }.svg()
 }
 
 fn table(report: &Report, style: TableStyle) -> Table {
@@ -204,7 +214,7 @@ fn table(report: &Report, style: TableStyle) -> Table {
                 format!("{:.1} k/s", baseline.median * 1e-3),
                 ratio(series),
                 format!("{:.2}", series.redirected),
-                series.verdict(),
+                series.verdict().to_string(),
             ]);
         }
     }
@@ -229,17 +239,12 @@ mod tests {
     }
 
     #[test]
-    fn the_document_shows_the_figures_that_are_kept_beside_it() {
-        assert_eq!(include_str!("../../../../docs/bench-services.md"), document(&kept()));
-    }
-
-    #[test]
-    fn there_is_no_verdict_where_the_rounds_scatter() {
+    fn rounds_that_scatter_around_a_target_are_too_close_to_call() {
         let mut series = kept().series.remove(0);
-        series.routed = vec![1.0; 5];
-        series.minicni = vec![1.3; 5];
-        assert_eq!(series.verdict(), "met, the ambitious one too");
-        series.minicni = vec![1.0, 1.1, 1.3, 1.5, 1.6];
-        assert_eq!(series.verdict(), "unknown: too scattered");
+        series.routed = vec![1.0; 7];
+        series.minicni = vec![1.3; 7];
+        assert_eq!(series.verdict(), Verdict::Ambitious);
+        series.minicni = vec![1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6];
+        assert_eq!(series.verdict(), Verdict::Close);
     }
 }

@@ -1,13 +1,17 @@
 //! The plugins, executed as a runtime does it.
+//!
+//! Another plugin to be measured beside is a function here, and its place in [`beside`].
 
 use std::{
-    io::Write as _,
+    io::{ErrorKind, Write as _},
+    net::IpAddr,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::Instant,
 };
 
 use anyhow::{Context as _, Result, bail};
+use ipnet::IpNet;
 use minicni::link::Netns;
 use serde_json::{Value, json};
 
@@ -17,27 +21,33 @@ use crate::lab::{Node, directory};
 /// Where Debian's containernetworking-plugins are.
 const DIR: &str = "/usr/lib/cni";
 /// Those of them that are executed.
-pub(super) const PEERS: [&str; 3] = ["/usr/lib/cni/bridge", "/usr/lib/cni/ptp", "/usr/lib/cni/host-local"];
+pub(in crate::bench) const PEERS: [&str; 3] = ["/usr/lib/cni/bridge", "/usr/lib/cni/ptp", "/usr/lib/cni/host-local"];
 
 /// A plugin and its configuration.
 #[derive(Debug)]
-pub(super) struct Peer {
-    name: &'static str,
+pub(in crate::bench) struct Peer {
+    /// As in the tables.
+    pub(in crate::bench) name: &'static str,
     program: PathBuf,
     config: Value,
 }
 
 /// A container for a pod, and what its runtime remembers of it.
 #[derive(Debug)]
-pub(super) struct Pod {
+pub(in crate::bench) struct Pod {
     id: String,
     /// Its namespace; it goes with the lab.
-    pub(super) path: PathBuf,
+    pub(in crate::bench) path: PathBuf,
     result: Option<Value>,
 }
 
+/// What minicni is measured beside, with pods of IPv4 alone. The first is what targets are about.
+pub(in crate::bench) fn beside(network: &str) -> Vec<Peer> {
+    vec![bridge(network), ptp(network)]
+}
+
 /// minicni on a node, with pods of IPv4 alone. Every name of a network has leases of its own.
-pub(super) fn minicni(node: &Node, program: &Path, network: &str) -> Peer {
+pub(in crate::bench) fn minicni(node: &Node, program: &Path, network: &str) -> Peer {
     let config = json!({
         "cniVersion": "1.0.0", "name": network, "type": "minicni", "subnet": "10.200.0.0/16",
         "stateDir": node.state_dir(), "bpfDir": node.bpf_dir(),
@@ -46,7 +56,7 @@ pub(super) fn minicni(node: &Node, program: &Path, network: &str) -> Peer {
 }
 
 /// As [`minicni()`], with pods of both families.
-pub(super) fn minicni_dual_stack(node: &Node, program: &Path, network: &str) -> Peer {
+pub(in crate::bench) fn minicni_dual_stack(node: &Node, program: &Path, network: &str) -> Peer {
     let mut peer = minicni(node, program, network);
     peer.config["ranges"] = ranges(&["10.202.0.0/16", "fd02::/64"]);
     if let Some(config) = peer.config.as_object_mut() {
@@ -56,22 +66,27 @@ pub(super) fn minicni_dual_stack(node: &Node, program: &Path, network: &str) -> 
 }
 
 /// bridge with pods of IPv4 alone.
-pub(super) fn bridge(network: &str) -> Peer {
+fn bridge(network: &str) -> Peer {
     with_host_local("bridge", network, "cni0", &["10.201.0.0/16"])
 }
 
+/// ptp with pods of IPv4 alone.
+fn ptp(network: &str) -> Peer {
+    with_host_local("ptp", &format!("{network}-ptp"), "", &["10.205.0.0/16"])
+}
+
 /// As [`bridge`], with pods of both families.
-pub(super) fn bridge_dual_stack(network: &str) -> Peer {
+pub(in crate::bench) fn bridge_dual_stack(network: &str) -> Peer {
     with_host_local("bridge", network, "cni1", &["10.203.0.0/16", "fd03::/64"])
 }
 
 /// ptp with pods of both families.
-pub(super) fn ptp_dual_stack(network: &str) -> Peer {
+pub(in crate::bench) fn ptp_dual_stack(network: &str) -> Peer {
     with_host_local("ptp", network, "", &["10.204.0.0/16", "fd04::/64"])
 }
 
 /// Where host-local has its leases.
-pub(super) fn host_local_dir() -> PathBuf {
+pub(in crate::bench) fn host_local_dir() -> PathBuf {
     directory(LAB).join("host-local")
 }
 
@@ -89,7 +104,7 @@ fn ranges(subnets: &[&str]) -> Value {
 
 impl Peer {
     /// A command about a pod; milliseconds from exec to exit.
-    pub(super) fn call(&self, command: &str, pod: &mut Pod) -> Result<f64> {
+    pub(in crate::bench) fn call(&self, command: &str, pod: &mut Pod) -> Result<f64> {
         let mut config = self.config.clone();
         if let Some(result) = &pod.result {
             config["prevResult"] = result.clone();
@@ -106,7 +121,7 @@ impl Peer {
     }
 
     /// A command about no pod; milliseconds from exec to exit.
-    pub(super) fn ask(&self, command: &str) -> Result<f64> {
+    pub(in crate::bench) fn ask(&self, command: &str) -> Result<f64> {
         let mut config = self.config.clone();
         // STATUS came with it.
         config["cniVersion"] = json!("1.1.0");
@@ -129,24 +144,38 @@ impl Peer {
 }
 
 /// Executes a program; milliseconds from exec to exit, and what it printed.
-pub(super) fn execute(command: &mut Command, stdin: &[u8]) -> Result<(f64, Output)> {
+pub(in crate::bench) fn execute(command: &mut Command, stdin: &[u8]) -> Result<(f64, Output)> {
     command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let start = Instant::now();
     let mut child = command.spawn().with_context(|| format!("execute {}", command.get_program().display()))?;
     let mut pipe = child.stdin.take().context("no stdin")?;
-    pipe.write_all(stdin)?;
+    // Whoever ends without reading it all says why by its exit status, or need not read it.
+    if let Err(error) = pipe.write_all(stdin)
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        return Err(error).context("write to a plugin");
+    }
     drop(pipe);
     let output = child.wait_with_output()?;
     Ok((milliseconds(start), output))
 }
 
+impl Pod {
+    /// Its first address, as the plugin gave it.
+    pub(in crate::bench) fn address(&self) -> Result<IpAddr> {
+        let result = self.result.as_ref().context("the pod is not attached")?;
+        let prefix: IpNet = serde_json::from_value(result["ips"][0]["address"].clone())?;
+        Ok(prefix.addr())
+    }
+}
+
 /// The time since then.
-pub(super) fn milliseconds(start: Instant) -> f64 {
+pub(in crate::bench) fn milliseconds(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1e3
 }
 
 /// Containers with nothing in them.
-pub(super) fn pods(name: &str, count: usize) -> Result<Vec<Pod>> {
+pub(in crate::bench) fn pods(name: &str, count: usize) -> Result<Vec<Pod>> {
     let pod = |number| {
         let id = format!("{name}-{number}");
         // Where and so named, the lab will remove it.

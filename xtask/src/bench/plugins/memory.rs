@@ -10,13 +10,13 @@ use nix::{
 
 /// Directories that are in memory until this is dropped.
 #[derive(Debug)]
-pub(super) struct InMemory {
+pub(in crate::bench) struct InMemory {
     mounts: Vec<PathBuf>,
 }
 
 impl InMemory {
     /// Makes the directories, and puts them into memory where they are not.
-    pub(super) fn new(directories: &[PathBuf]) -> Result<Self> {
+    pub(in crate::bench) fn new(directories: &[PathBuf]) -> Result<Self> {
         let mut this = Self { mounts: Vec::new() };
         for directory in directories {
             let words = || format!("put {} into memory", directory.display());
@@ -30,7 +30,7 @@ impl InMemory {
     }
 
     /// Removes what a run that was killed left of them.
-    pub(super) fn remove_left(directories: &[PathBuf]) {
+    pub(in crate::bench) fn remove_left(directories: &[PathBuf]) {
         for directory in directories {
             // What is not a mount is an error, and nothing else is done to it.
             while umount2(directory, MntFlags::MNT_DETACH).is_ok() {}

@@ -17,7 +17,7 @@ const CALM: f64 = 5.0;
 
 /// Milliseconds, in the order in which they were taken.
 #[derive(Debug, Default)]
-pub(super) struct Controls {
+pub(in crate::bench) struct Controls {
     process: Vec<f64>,
     veth_add: Vec<f64>,
     veth_del: Vec<f64>,
@@ -25,22 +25,22 @@ pub(super) struct Controls {
 
 /// Milliseconds.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-pub(super) struct Summaries {
+pub(in crate::bench) struct Summaries {
     /// A program that does nothing, executed as a plugin is.
-    pub(super) process: Summary,
+    pub(in crate::bench) process: Summary,
     /// Its median in the first half of the run.
-    pub(super) process_first_half: f64,
+    pub(in crate::bench) process_first_half: f64,
     /// Its median in the second half.
-    pub(super) process_second_half: f64,
+    pub(in crate::bench) process_second_half: f64,
     /// A veth pair is made, one end of it in a container.
-    pub(super) veth_add: Summary,
+    pub(in crate::bench) veth_add: Summary,
     /// A veth pair is deleted.
-    pub(super) veth_del: Summary,
+    pub(in crate::bench) veth_del: Summary,
 }
 
 impl Controls {
     /// Executes `true`.
-    pub(super) fn process(&mut self) -> Result<()> {
+    pub(in crate::bench) fn process(&mut self) -> Result<()> {
         let (time, output) = execute(Command::new("true").env_clear(), b"")?;
         if !output.status.success() {
             bail!("true ended with {}", output.status);
@@ -50,7 +50,7 @@ impl Controls {
     }
 
     /// Makes a veth pair from this thread's namespace into another, and deletes it.
-    pub(super) fn veth(&mut self, netns: &Path) -> Result<()> {
+    pub(in crate::bench) fn veth(&mut self, netns: &Path) -> Result<()> {
         let netns = Netns::open(netns)?;
         let mut socket = Socket::open()?;
         let end = |name, last| VethEnd { name, ifindex: None, mac: MacAddress([2, 0, 0, 0, 2, last]), mtu: 1500 };
@@ -65,7 +65,7 @@ impl Controls {
         Ok(())
     }
 
-    pub(super) fn summary(&self) -> Summaries {
+    pub(in crate::bench) fn summary(&self) -> Summaries {
         let (first, second) = self.process.split_at(self.process.len() / 2);
         Summaries {
             process: Summary::of(&self.process),
@@ -80,13 +80,13 @@ impl Controls {
 impl Summaries {
     /// Whether a process started as fast at the end as at the beginning. Where not, something else was going on, and
     /// what was measured before and after it does not belong together.
-    pub(super) fn steady(&self) -> bool {
+    pub(in crate::bench) fn steady(&self) -> bool {
         let (one, other) = (self.process_first_half, self.process_second_half);
         one.max(other) <= STEADY * one.min(other)
     }
 
     /// Whether hardly any process was held up, so that the slowest calls of a plugin are slow by themselves.
-    pub(super) fn calm(&self) -> bool {
+    pub(in crate::bench) fn calm(&self) -> bool {
         self.process.p99 <= CALM * self.process.median
     }
 }
