@@ -157,9 +157,9 @@ mod tests {
     use super::*;
 
     /// The targets of the project.
-    const TARGETS: [&str; 29] = [
-        "D1", "D2", "D3", "D4", "D5", "D6", "D7", "D8", "D9", "D10", "D11", "X1", "X2", "X3", "C1", "C2", "C3", "C4",
-        "C5", "C6", "C7", "C8", "M1", "M2", "M3", "S1", "S2", "S3", "S4",
+    const TARGETS: [&str; 30] = [
+        "D1", "D2", "D3", "D4", "D5", "D6", "D7", "D8", "D9", "D10", "D11", "F1", "X1", "X2", "X3", "C1", "C2", "C3",
+        "C4", "C5", "C6", "C7", "C8", "M1", "M2", "M3", "S1", "S2", "S3", "S4",
     ];
 
     #[test]

@@ -63,7 +63,7 @@ impl Part {
 
     pub(super) fn measure(self, all: &mut All, quick: bool) -> Result<()> {
         match self {
-            Self::Datapath => all.datapath = Some(datapath::measured(quick, None)?),
+            Self::Datapath => all.datapath = Some(datapath::measured(quick, None, None)?),
             Self::Services => all.services = Some(services::measured(quick)?),
             Self::Add => all.add = Some(add::measured(quick)?),
             Self::Churn => all.churn = Some(churn::measured(quick)?),

@@ -22,6 +22,8 @@ pub(super) mod task;
 mod topology;
 mod workload;
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Result;
 
 use self::{peers::BRIDGE, plan::Plan};
@@ -35,7 +37,7 @@ use crate::{
     bench::{all::All, output::Options},
     build,
     debian::{self, Tool},
-    lab,
+    lab::{self, Programs},
 };
 
 /// Arguments of `bench datapath`.
@@ -46,6 +48,9 @@ pub(super) struct Arguments {
     /// Repeats the order of an earlier run
     #[arg(long)]
     seed: Option<u64>,
+    /// Measure the programs in this directory instead of building them
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
 }
 
 /// Programs that make the peers.
@@ -64,15 +69,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let options = &arguments.options;
     let report = match options.kept()? {
         Some(report) => report,
-        None => measured(options.quick, arguments.seed)?,
+        None => measured(options.quick, arguments.seed, arguments.programs.as_deref())?,
     };
     options.show(&report, table::render, document, |report| All { datapath: Some(report), ..All::default() })
 }
 
-/// A run with nothing but its length and order chosen.
-pub(super) fn measured(quick: bool, seed: Option<u64>) -> Result<Report> {
+/// A run of these programs, or of what is built for it.
+pub(super) fn measured(quick: bool, seed: Option<u64>, programs: Option<&Path>) -> Result<Report> {
     lab::need_root()?;
-    let programs = build::portable()?;
+    let programs = programs.map_or_else(build::portable, |dir| Ok(Programs::in_dir(dir)))?;
     debian::need(&TOOLS)?;
     run::measure(&Plan::new(quick, seed), &programs)
 }

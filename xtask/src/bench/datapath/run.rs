@@ -46,7 +46,7 @@ pub(super) fn measure(plan: &Plan, programs: &Programs) -> Result<Report> {
     let start = Instant::now();
     let load_before = load()?;
     let [total_before, stolen_before] = cpu_ticks()?;
-    let cpus = task::two_cpus()?;
+    let (one, other) = task::cpus()?;
     eprintln!("making nodes and pods; seed {}", plan.seed);
     let mut scene = Scene::new(plan, programs)?;
     for id in PeerId::all() {
@@ -60,11 +60,13 @@ pub(super) fn measure(plan: &Plan, programs: &Programs) -> Result<Report> {
     let mut rng = fastrand::Rng::with_seed(plan.seed);
     let mut sums: BTreeMap<(Workload, Topology), Sums> = BTreeMap::new();
     let mut nanoseconds = [Vec::new(), Vec::new()];
-    let mut workloads = Workload::ALL;
+    let cpus = [one, other.unwrap_or(one)];
+    let mut workloads = Workload::ALL.to_vec();
+    workloads.retain(|workload| other.is_some() || workload.is_on_one_cpu());
     let mut repeated = 0;
     for round in 0..=plan.rounds {
         rng.shuffle(&mut workloads);
-        for workload in workloads {
+        for &workload in &workloads {
             for topology in in_turn(workload, &mut rng) {
                 let Some(path) = scene.paths.get(&topology.place()) else { continue };
                 let before = scene.redirected(topology);

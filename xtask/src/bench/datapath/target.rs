@@ -34,7 +34,7 @@ const fn target(id: &'static str, workload: W, subject: T, baselines: &'static [
 }
 
 /// All of them.
-pub(super) const TARGETS: [Target; 21] = [
+pub(super) const TARGETS: [Target; 23] = [
     target("D1", W::TcpSameCpu, T::Minicni, &[T::Routed], [1.18, 1.25]),
     target("D1", W::UdpSameCpu, T::Minicni, &[T::Routed], [1.18, 1.25]),
     target("D2", W::TcpSameCpu, T::Minicni, &[T::Plain], [1.10, 1.15]),
@@ -52,6 +52,8 @@ pub(super) const TARGETS: [Target; 21] = [
     target("D10", W::UdpSameCpu, T::Crowded, &[T::Minicni], [0.97, 0.99]),
     target("D11", W::TcpSameCpu, T::Service, &[T::ServiceRouted], [0.97, 0.985]),
     target("D11", W::UdpSameCpu, T::Service, &[T::ServiceRouted], [0.97, 0.985]),
+    target("F1", W::TcpSameCpu, T::Minicni, &[T::Flowtable], [1.0, 1.05]),
+    target("F1", W::UdpSameCpu, T::Minicni, &[T::Flowtable], [1.0, 1.05]),
     target("X1", W::TcpSameCpu, T::RemoteMinicni, &[T::RemoteRouted], [1.15, 1.22]),
     target("X1", W::UdpSameCpu, T::RemoteMinicni, &[T::RemoteRouted], [1.15, 1.22]),
     target("X2", W::TcpSameCpu, T::RemoteMinicni, &[T::RemoteHosts], [0.92, 1.00]),
@@ -83,7 +85,7 @@ impl Target {
             target: limits.words("x"),
             ceiling: ceiling(report, workload, subject).unwrap_or_default(),
             verdict: match found {
-                None => Verdict::NotMeasured(missing(report, subject).to_owned()),
+                None => Verdict::NotMeasured(missing(report, workload, [subject, baseline]).to_owned()),
                 Some(found) => match Control::of(report, workload).disturbed() {
                     Some(why) => Verdict::Unknown(why),
                     None => limits.judge_median(&found),
@@ -128,9 +130,12 @@ fn judge_program(report: &Report) -> Judged {
     }
 }
 
-/// Why a place was not measured.
-fn missing(report: &Report, topology: T) -> &str {
-    let reason = report.missing.iter().find(|missing| missing.topology == topology);
+/// Why a comparison was not measured.
+fn missing(report: &Report, workload: W, topologies: [T; 2]) -> &str {
+    if report.series.iter().all(|series| series.workload != workload) {
+        return "it takes two CPUs";
+    }
+    let reason = report.missing.iter().find(|missing| topologies.contains(&missing.topology));
     reason.map_or("the report does not say why", |missing| &missing.reason)
 }
 

@@ -15,12 +15,17 @@ const PRIORITY: i32 = 10;
 /// The calling thread.
 const SELF: Pid = Pid::from_raw(0);
 
-/// The first two CPUs that this process may use.
-pub(in crate::bench) fn two_cpus() -> Result<[usize; 2]> {
+/// The first CPU that this process may use, and the second if there is one.
+pub(super) fn cpus() -> Result<(usize, Option<usize>)> {
     let allowed = sched_getaffinity(SELF).context("ask for the CPUs of this process")?;
     let mut cpus = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
-    match (cpus.next(), cpus.next()) {
-        (Some(one), Some(other)) => Ok([one, other]),
+    Ok((cpus.next().context("this process may use no CPU")?, cpus.next()))
+}
+
+/// The first two CPUs that this process may use.
+pub(in crate::bench) fn two_cpus() -> Result<[usize; 2]> {
+    match cpus()? {
+        (one, Some(other)) => Ok([one, other]),
         _ => bail!("client and server are measured on two CPUs, and this process may use one alone"),
     }
 }

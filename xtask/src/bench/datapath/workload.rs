@@ -42,6 +42,11 @@ impl Workload {
         Self::CpuTime,
     ];
 
+    /// Whether client and server are on one CPU, so that a machine with one will do.
+    pub(super) fn is_on_one_cpu(self) -> bool {
+        matches!(self, Self::TcpSameCpu | Self::UdpSameCpu | Self::Connections | Self::CpuTime)
+    }
+
     /// Where it is measured.
     pub(super) fn topologies(self) -> Vec<Topology> {
         let peers = PeerId::all().filter(|id| id.peer().workloads.contains(&self));
