@@ -30,13 +30,26 @@ pub fn release() -> Result<Programs> {
     Ok(Programs::in_dir(&target_dir()?.join("release")))
 }
 
-/// Builds both programs as they are in the image: static, and the same bytes wherever the sources and cargo's home are.
+/// Builds both programs as they are in the image: [`package`].
 pub fn portable() -> Result<Programs> {
+    Ok(Programs::in_dir(&package("minicni-user")?))
+}
+
+/// Builds the programs of a package as they are in an image: static, and the same bytes wherever the sources and cargo's home
+/// are. Gives their directory.
+pub fn package(package: &str) -> Result<PathBuf> {
     let start = Instant::now();
     let directory = target_dir()?.join("image");
     let cargo = || {
         let mut cargo = Command::new("cargo");
         cargo.current_dir(command::root()).stdout(std::process::Stdio::from(std::io::stderr()));
+        // `cargo xtask` sets these for us. Build scripts look at them, and would be run anew, and all that depends on them.
+        for (name, _) in std::env::vars_os() {
+            let is_ours = |prefix: &&str| name.to_string_lossy().starts_with(*prefix);
+            if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(is_ours) {
+                cargo.env_remove(name);
+            }
+        }
         cargo
     };
     // So that the registry's directory is there to be named.
@@ -51,13 +64,13 @@ pub fn portable() -> Result<Programs> {
     let target = host()?;
     command::run(
         cargo()
-            .args(["build", "--release", "--locked", "--package", "minicni-user", "--bins"])
+            .args(["build", "--release", "--locked", "--package", package, "--bins"])
             .args(["--target", &target, "--target-dir"])
             .arg(&directory)
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f")),
     )?;
     eprintln!("built in {:.0?}", start.elapsed());
-    Ok(Programs::in_dir(&directory.join(target).join("release")))
+    Ok(directory.join(target).join("release"))
 }
 
 /// Where cargo has the sources of other crates.

@@ -9,6 +9,7 @@ mod documents;
 mod environment;
 mod html;
 mod judged;
+mod kind;
 mod output;
 mod part;
 mod plot;
@@ -39,6 +40,8 @@ enum What {
     Services(services::Arguments),
     /// The daemon beside an API server with 5,000 nodes: start, events, memory, CPU time, and the API server's absence
     Scale(scale::Arguments),
+    /// Pods of a real cluster, kind's where it is there: on one node and on two, direct and by a Service, beside other networks
+    Kind(kind::Arguments),
     /// All of it and the sizes of what is shipped, with one table of verdicts and a page to look at: an hour, or ten minutes
     /// with `--quick`
     All(all::Arguments),
@@ -52,6 +55,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         What::Datapath(arguments) => datapath::run(arguments),
         What::Services(arguments) => services::run(arguments),
         What::Scale(arguments) => scale::run(arguments),
+        What::Kind(arguments) => kind::run(arguments),
         What::All(arguments) => all::run(arguments),
     }
 }

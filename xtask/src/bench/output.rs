@@ -73,7 +73,7 @@ pub(super) fn read<R: DeserializeOwned>(file: &Path) -> Result<R> {
 }
 
 /// Instead of a file: the output.
-const STDOUT: &str = "-";
+pub(super) const STDOUT: &str = "-";
 
 /// Whether JSON is to be printed.
 pub(super) fn is_stdout(file: &Path) -> bool {

@@ -37,17 +37,7 @@ impl Bed {
     pub(super) fn start(name: &str, nodes: u8, keep: bool, step: impl Fn(&str)) -> Result<(Self, Outcome)> {
         step("the image of minicni");
         let image = install::image()?;
-        let mut cluster = Cluster::start(name, nodes, &step)?;
-        if keep {
-            // At once: what fails is to be looked at, too.
-            cluster.keep();
-            eprintln!("{}", cluster.invitation());
-        }
-        step("the images");
-        let mut images = images::write(&directory(name))?.to_vec();
-        images.push(image);
-        let bed = Self { cluster, images, four: None };
-        bed.cluster.nodes.iter().try_for_each(|node| bed.prepare(node))?;
+        let bed = Self::without_network(name, nodes, keep, vec![image], &step)?;
         step(READY);
         let start = Instant::now();
         // Without it, no other row can be looked at.
@@ -62,13 +52,34 @@ impl Bed {
         Ok((bed, ready))
     }
 
-    fn become_ready(&self) -> Result<String> {
-        let nodes = self.cluster.nodes.len();
-        wait("every kubelet has registered its node", || Ok((self.nodes()?.len() == nodes).then_some(())))?;
+    /// Starts the cluster, with these images beside those of the pods on every node.
+    pub(super) fn without_network(
+        name: &str,
+        nodes: u8,
+        keep: bool,
+        mut images: Vec<PathBuf>,
+        step: impl Fn(&str),
+    ) -> Result<Self> {
+        let mut cluster = Cluster::start(name, nodes, &step)?;
+        if keep {
+            // At once: what fails is to be looked at, too.
+            cluster.keep();
+            eprintln!("{}", cluster.invitation());
+        }
+        step("the images");
+        images.extend(images::write(&directory(name))?);
+        let bed = Self { cluster, images, four: None };
+        bed.cluster.nodes.iter().try_for_each(|node| bed.prepare(node))?;
+        let nodes = bed.cluster.nodes.len();
+        wait("every kubelet has registered its node", || Ok((bed.nodes()?.len() == nodes).then_some(())))?;
         wait("every node has its pod CIDRs", || {
-            let with = self.nodes()?.into_iter().filter(|node| node["spec"]["podCIDRs"].is_array());
+            let with = bed.nodes()?.into_iter().filter(|node| node["spec"]["podCIDRs"].is_array());
             Ok((with.count() == nodes).then_some(()))
         })?;
+        Ok(bed)
+    }
+
+    fn become_ready(&self) -> Result<String> {
         let start = Instant::now();
         while start.elapsed() < NOT_READY {
             if let Some(node) = self.nodes()?.iter().find(|node| is_ready(node)) {

@@ -23,7 +23,7 @@ pub(super) const NAMESPACE: &str = "kube-system";
 const DAEMON_SET: &str = "daemonset/minicni";
 
 /// Builds the image of minicni, and says where its archive is.
-pub(super) fn image() -> Result<PathBuf> {
+pub(crate) fn image() -> Result<PathBuf> {
     let archive = command::root().join("target/minicni-image.tar");
     fs::create_dir_all(command::root().join("target"))?;
     let mut image = Command::new(std::env::current_exe()?);
@@ -35,7 +35,7 @@ pub(super) fn image() -> Result<PathBuf> {
 
 /// Puts the plugins of the CNI project on a node, as its distribution would.
 pub(super) fn prepare(node: &Machine) -> Result<()> {
-    for name in ["loopback", "portmap"] {
+    for name in ["loopback", "portmap", "bandwidth"] {
         fs::copy(plugin(name), node.path("/opt/cni/bin").join(name)).with_context(|| format!("install {name}"))?;
     }
     Ok(())

@@ -1,7 +1,9 @@
 //! `e2e`: a real Kubernetes on this machine, with minicni as its network, and what users of a network rely on.
 
 mod bed;
+mod daemons;
 mod install;
+mod lent;
 mod pods;
 mod report;
 mod requests;
@@ -17,7 +19,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use self::{bed::Bed, report::Report, rows::ROWS};
+use self::{bed::Bed, daemons::Daemons, report::Report, rows::ROWS};
+pub(crate) use self::{install::image, lent::Lent};
 use crate::{
     debian::{self, Tool},
     lab::{self, kubernetes::cluster},
@@ -80,6 +83,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         bail!("no row has a name with {}", words.join(" or "));
     }
     let (mut bed, ready) = Bed::start(CLUSTER, arguments.nodes, arguments.keep, step)?;
+    let daemons = Daemons::watch(CLUSTER);
     let mut outcomes = vec![ready];
     for row in rows {
         step(row.title);
@@ -89,11 +93,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         outcomes.push(outcome);
     }
+    let costs = daemons.finish()?;
     if !arguments.keep {
         step("removing the cluster");
         outcomes.push(rows::end::run(bed));
     }
-    let report = Report::new(outcomes, start.elapsed());
+    let report = Report::new(outcomes, costs, start.elapsed());
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {

@@ -12,10 +12,16 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
-use super::root::{Entry, Root};
+use super::{
+    Command,
+    root::{Entry, Root},
+};
 
 /// When everything was made: always the same.
 const CREATED: &str = "1970-01-01T00:00:00Z";
+
+/// Where an image has programs.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 
 /// An image, packed.
 pub(super) struct Image {
@@ -30,7 +36,7 @@ pub(super) struct Image {
 }
 
 /// Packs an image of one layer under a name with a tag.
-pub(super) fn pack(root: &Root, name: &str) -> Result<Image> {
+pub(super) fn pack(root: &Root, name: &str, command: &Command) -> Result<Image> {
     let (_, tag) = name.rsplit_once(':').with_context(|| format!("the image's name {name} has no tag"))?;
     let files = layer(root)?;
     let mut gzip = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
@@ -43,9 +49,9 @@ pub(super) fn pack(root: &Root, name: &str) -> Result<Image> {
         "os": "linux",
         "created": CREATED,
         "config": {
-            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"],
-            "Entrypoint": ["/usr/local/bin/minicnid"],
-            "Cmd": ["run"],
+            "Env": [format!("PATH={PATH}")],
+            "Entrypoint": [command.program],
+            "Cmd": command.arguments,
             "Labels": { "org.opencontainers.image.version": env!("CARGO_PKG_VERSION") },
         },
         "rootfs": { "type": "layers", "diff_ids": [digest(&files)] },
@@ -154,7 +160,8 @@ impl Archive {
 mod tests {
     use std::{collections::BTreeMap, io::Read as _};
 
-    use super::*;
+    use super::{super::COMMAND, *};
+    use crate::command::root as sources;
 
     fn root() -> Root {
         let mut root = Root::default();
@@ -177,17 +184,33 @@ mod tests {
 
     #[test]
     fn the_same_files_give_the_same_bytes_and_others_another_digest() {
-        let (one, other) = (pack(&root(), "minicni:1").unwrap(), pack(&root(), "minicni:1").unwrap());
+        let (one, other) =
+            (pack(&root(), "minicni:1", &COMMAND).unwrap(), pack(&root(), "minicni:1", &COMMAND).unwrap());
         assert_eq!(one.bytes, other.bytes);
         let mut more = root();
         more.add_text("c", String::new());
-        assert_ne!(pack(&more, "minicni:1").unwrap().digest, one.digest);
-        assert!(pack(&root(), "minicni").is_err());
+        assert_ne!(pack(&more, "minicni:1", &COMMAND).unwrap().digest, one.digest);
+        assert!(pack(&root(), "minicni", &COMMAND).is_err());
+    }
+
+    #[test]
+    fn the_dockerfile_executes_what_the_image_does() {
+        let dockerfile = std::fs::read_to_string(sources().join("Dockerfile")).unwrap();
+        let Command { program, arguments } = COMMAND;
+        let expected = [
+            "COPY --from=build /image /".to_owned(),
+            format!("ENV PATH={PATH}"),
+            format!("ENTRYPOINT {}", json!([program])),
+            format!("CMD {}", json!(arguments)),
+        ];
+        let (_, last) = dockerfile.split_once("FROM scratch\n").unwrap();
+        assert_eq!(last.lines().collect::<Vec<_>>(), expected);
+        assert!(dockerfile.contains("\nRUN cargo xtask image --root /image\n"), "{dockerfile}");
     }
 
     #[test]
     fn everything_is_where_the_manifests_say_and_has_the_digest_that_they_say() {
-        let files = unpack(&pack(&root(), "example/minicni:1").unwrap().bytes);
+        let files = unpack(&pack(&root(), "example/minicni:1", &COMMAND).unwrap().bytes);
         let read = |path: &str| serde_json::from_slice::<Value>(&files[path]).unwrap();
         let blob = |descriptor: &Value| {
             let name = descriptor["digest"].as_str().unwrap();

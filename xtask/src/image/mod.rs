@@ -4,7 +4,11 @@ mod archive;
 mod packages;
 mod root;
 
-use std::{fs, path::PathBuf, time::Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -25,6 +29,23 @@ pub struct Arguments {
     root: Option<PathBuf>,
 }
 
+/// What the image of minicni executes.
+const COMMAND: Command = Command { program: "/usr/local/bin/minicnid", arguments: &["run"] };
+
+/// What an image executes, and what it is given where a container says nothing else.
+struct Command {
+    program: &'static str,
+    arguments: &'static [&'static str],
+}
+
+/// Writes the archive of an image with one static program, which it executes as `/traffic serve`.
+pub(crate) fn of_traffic(program: &Path, name: &str, archive: &Path) -> Result<()> {
+    let mut root = Root::default();
+    root.add(program, "traffic")?;
+    let image = archive::pack(&root, name, &Command { program: "/traffic", arguments: &["serve"] })?;
+    fs::write(archive, &image.bytes).with_context(|| format!("write {}", archive.display()))
+}
+
 /// Builds the programs, adds what the daemon executes, and packs all that.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let programs = build::portable()?;
@@ -38,7 +59,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         println!("{} files below {}", root.len(), directory.display());
         return Ok(());
     }
-    let image = archive::pack(&root, &arguments.name)?;
+    let image = archive::pack(&root, &arguments.name, &COMMAND)?;
     fs::write(&arguments.output, &image.bytes).with_context(|| format!("write {}", arguments.output.display()))?;
     eprintln!("packed in {:.1?}", start.elapsed());
     println!(

@@ -62,8 +62,22 @@ pub(super) fn add(root: &mut Root) -> Result<()> {
     for directory in ["lib", "lib64"] {
         root.link(directory, format!("usr/{directory}"));
     }
-    root.link("usr/lib64/ld-linux-x86-64.so.2", "../lib/x86_64-linux-gnu/ld-linux-x86-64.so.2");
+    let program = real(&found("nft")?)?;
+    let (asked, loader) = loader(&program)?;
+    if asked != loader {
+        root.link(inside(&asked)?, loader);
+    }
     describe(root, &files)
+}
+
+/// The path by which a program asks for its loader, which the architecture fixes, and the file that is there.
+fn loader(program: &Path) -> Result<(PathBuf, PathBuf)> {
+    let libraries = libraries(program)?;
+    let is_loader = |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ld-"));
+    let asked = libraries.iter().find(is_loader).with_context(|| format!("{} names no loader", program.display()))?;
+    // `/lib` and `/lib64` are links into `/usr`.
+    let below = asked.strip_prefix("/usr").or_else(|_| asked.strip_prefix("/"))?;
+    Ok((Path::new("/usr").join(below), real(asked)?))
 }
 
 /// The versions of the packages that files are of, and their licences.
@@ -113,4 +127,21 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
         bail!("{}: {}", program.display(), missing.trim());
     }
     Ok(text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_finds_its_loader_by_the_path_of_the_architecture() {
+        let (asked, loader) = loader(Path::new("/bin/ls")).unwrap();
+        let expected = if cfg!(target_arch = "aarch64") {
+            "/usr/lib/ld-linux-aarch64.so.1"
+        } else {
+            "/usr/lib64/ld-linux-x86-64.so.2"
+        };
+        assert_eq!(asked, Path::new(expected));
+        assert!(loader.is_file() && !loader.is_symlink(), "{}", loader.display());
+    }
 }

@@ -7,6 +7,7 @@ mod deployment;
 mod dns;
 pub(super) mod end;
 mod lifecycle;
+mod manifests;
 mod matrix;
 mod services;
 
@@ -27,7 +28,8 @@ pub(super) struct Row {
 }
 
 /// In their order: what takes something away comes last.
-pub(super) const ROWS: [Row; 20] = [
+pub(super) const ROWS: [Row; 21] = [
+    row("manifests", "what users apply is valid, to the last field", manifests::look),
     row("own-node", "a pod reaches its own node", |bed| matrix::look(bed, matrix::To::OwnNode)),
     row("other-node", "a pod reaches another node", |bed| matrix::look(bed, matrix::To::OtherNode)),
     row("same-node", "a pod reaches a pod of its node", |bed| matrix::look(bed, matrix::To::Neighbour)),

@@ -91,7 +91,7 @@ impl ApiServer {
     pub fn kubectl(&self) -> Kubectl {
         Kubectl {
             program: self.binaries.path(Component::Kubectl),
-            netns: self.netns.clone(),
+            netns: Some(self.netns.clone()),
             cache: self.dir.join("kubectl"),
             kubeconfig: self.authority.path(&format!("{ADMIN}.kubeconfig")),
         }

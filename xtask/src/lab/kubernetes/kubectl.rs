@@ -10,16 +10,25 @@ use serde_json::{Value, json};
 
 use crate::lab::{Node, netns_path};
 
-/// kubectl with a kubeconfig, inside the network namespace in which the API server listens.
+/// kubectl with a kubeconfig; of a cluster of ours, inside the network namespace in which the API server listens.
 #[derive(Clone, Debug)]
 pub struct Kubectl {
     pub(super) program: PathBuf,
-    pub(super) netns: PathBuf,
+    pub(super) netns: Option<PathBuf>,
     pub(super) cache: PathBuf,
     pub(super) kubeconfig: PathBuf,
 }
 
 impl Kubectl {
+    /// Of a cluster that this machine reaches as it is.
+    pub fn of(kubeconfig: &Path) -> Result<Self> {
+        let program =
+            crate::command::find("kubectl").context("kubectl is missing: install it, for this cluster's version")?;
+        // Not the user's: what root writes there, the user cannot.
+        let cache = std::env::temp_dir().join(format!("minicni-kubectl-{}", std::process::id()));
+        Ok(Self { program, netns: None, cache, kubeconfig: kubeconfig.to_owned() })
+    }
+
     /// The same with another kubeconfig, as somebody else.
     #[must_use]
     pub fn with_kubeconfig(&self, kubeconfig: &Path) -> Self {
@@ -29,7 +38,7 @@ impl Kubectl {
     /// The same inside a node.
     #[must_use]
     pub fn inside(&self, node: &Node) -> Self {
-        Self { netns: netns_path(&node.netns_name()), ..self.clone() }
+        Self { netns: Some(netns_path(&node.netns_name())), ..self.clone() }
     }
 
     /// The kubeconfig that it uses.
@@ -53,7 +62,11 @@ impl Kubectl {
     pub fn feed(&self, arguments: &[&str], input: &str) -> Result<String> {
         let mut kubectl = self.command(arguments);
         kubectl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = Netns::open(&self.netns)?.run(|| kubectl.spawn())?.context("run kubectl")?;
+        let child = match &self.netns {
+            Some(netns) => Netns::open(netns)?.run(|| kubectl.spawn())?,
+            None => kubectl.spawn(),
+        };
+        let mut child = child.context("run kubectl")?;
         // It need not read what it does not want.
         let _ = child.stdin.take().context("kubectl has no stdin")?.write_all(input.as_bytes());
         let output = child.wait_with_output()?;
