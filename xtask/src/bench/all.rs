@@ -41,6 +41,9 @@ pub(super) struct All {
     pub(super) churn: Option<churn::Report>,
     pub(super) scale: Option<scale::Report>,
     pub(super) sizes: Option<sizes::Report>,
+    /// The datapath under another kernel, with instructions for time; from kept figures alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) counted: Option<datapath::Report>,
     /// The parts that have no figures because something went wrong.
     #[serde(default)]
     pub(super) failed: Vec<Failed>,

@@ -7,7 +7,7 @@ use comfy_table::{Table, presets::ASCII_MARKDOWN};
 use super::{all::All, judged::Judged, part::Part};
 
 /// The rows that it has: which of those of a target.
-const ROWS: [(&str, usize); 17] = [
+const ROWS: [(&str, usize); 18] = [
     ("D1", 0),
     ("D3", 0),
     ("D5", 0),
@@ -15,6 +15,7 @@ const ROWS: [(&str, usize); 17] = [
     ("D7", 0),
     ("D8", 0),
     ("D11", 0),
+    ("F1", 0),
     ("X1", 0),
     ("X3", 0),
     ("C1", 0),

@@ -14,6 +14,9 @@ use super::{add, all::All, brief, churn, datapath, output, part::Part, scale, se
 const BEGIN: &str = "<!-- made by `cargo xtask bench all --from docs --docs docs` -->\n";
 const END: &str = "\n<!-- until here -->";
 
+/// Measured by hand, because it needs another kernel.
+const COUNTED: &str = "bench-flowtable.json";
+
 /// The figures that a directory keeps.
 pub(super) fn kept(directory: &Path) -> Result<All> {
     fn read<R: DeserializeOwned>(directory: &Path, part: Part) -> Result<Option<R>> {
@@ -27,6 +30,10 @@ pub(super) fn kept(directory: &Path) -> Result<All> {
         churn: read(directory, Part::Churn)?,
         scale: read(directory, Part::Scale)?,
         sizes: read(directory, Part::Sizes)?,
+        counted: match directory.join(COUNTED) {
+            file if file.exists() => Some(output::read(&file)?),
+            _ => None,
+        },
         failed: Vec::new(),
     })
 }
@@ -91,7 +98,8 @@ fn made(all: &All, directory: &Path) -> Result<Vec<(PathBuf, String)>> {
     if let Some(report) = &all.scale {
         made.push((Part::Scale, scale::document(report)));
     }
-    let documents = made.into_iter().filter_map(|(part, text)| Some((part.document()?, text)));
+    let counted = all.counted.as_ref().map(|report| ("bench-flowtable.md", datapath::counted(report)));
+    let documents = made.into_iter().filter_map(|(part, text)| Some((part.document()?, text))).chain(counted);
     let mut made: Vec<_> = documents.chain(plots).map(|(name, text)| (directory.join(name), text)).collect();
     let readme = directory.join("../README.md");
     let text = fs::read_to_string(&readme).with_context(|| format!("read {}", readme.display()))?;

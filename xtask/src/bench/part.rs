@@ -76,7 +76,7 @@ impl Part {
     /// The verdicts of it; where there are no figures, why.
     pub(super) fn judge(self, all: &All) -> Vec<Judged> {
         let judged = match self {
-            Self::Datapath => all.datapath.as_ref().map(datapath::judge),
+            Self::Datapath => all.datapath.as_ref().map(|report| datapath::judge_all(report, all.counted.as_ref())),
             Self::Services => all.services.as_ref().map(services::judge),
             Self::Add => all.add.as_ref().map(add::judge),
             Self::Churn => all.churn.as_ref().map(churn::judge),
@@ -102,6 +102,7 @@ impl Part {
                 ("D9", "our program on a packet that it redirects"),
                 ("D10", "request/response with many pods and routes"),
                 ("D11", "request/response by ClusterIP"),
+                ("F1", "request/response, same CPU, beside a flowtable"),
                 ("X1", "request/response between nodes"),
                 ("X2", "request/response between nodes, beside host to host"),
                 ("X3", "TCP stream between nodes, beside VXLAN"),

@@ -7,7 +7,12 @@ mod guest;
 mod kernel;
 mod smoke;
 
-use std::{ffi::OsString, process::ExitStatus, time::Duration};
+use std::{
+    ffi::OsString,
+    io::{Read as _, Seek as _},
+    process::ExitStatus,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -42,6 +47,19 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let guest = Guest { clock, memory: *memory, timeout: Duration::from_secs(*timeout) };
     let (program, words) = command.split_first().context("no command")?;
     ended(guest.run(&kernel.prepare()?, program, words, None)?)
+}
+
+/// What a command prints under a kernel, where instructions are counted. Fails with it if the command does.
+pub(crate) fn counted(release: Release, words: &[OsString]) -> Result<String> {
+    let guest = Guest { clock: Clock::Instructions, memory: 2048, timeout: Duration::from_hours(1) };
+    let (program, words) = words.split_first().context("no command")?;
+    let mut output = tempfile::tempfile()?;
+    let status = guest.run(&release.prepare()?, program, words, Some(output.try_clone()?))?;
+    let mut text = String::new();
+    output.rewind()?;
+    output.read_to_string(&mut text)?;
+    ended(status).with_context(|| text.clone())?;
+    Ok(text)
 }
 
 fn ended(status: ExitStatus) -> Result<()> {

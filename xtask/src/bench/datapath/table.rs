@@ -9,7 +9,7 @@ use super::{
     control::{Control, controls as all_controls},
     cpu_time,
     report::{Report, Series},
-    target::{judge, ratio},
+    target::{judge, judge_ratios, ratio},
     topology::Topology,
     workload::Workload,
 };
@@ -37,6 +37,18 @@ pub(in crate::bench) fn document(report: &Report) -> String {
         pause = cpu_time::PAUSE.as_micros(),
         pods = report.plan.pods,
         routes = report.plan.routes,
+        notes = notes(report),
+    )
+}
+
+/// For docs/bench-flowtable.md: a run in which instructions were counted.
+pub(in crate::bench) fn counted(report: &Report) -> String {
+    let style = ASCII_MARKDOWN;
+    format!(
+        include_str!("counted.md"),
+        targets = judged::table(&judge_ratios(report), style),
+        rates = rates(report, style),
+        controls = controls(report, style),
         notes = notes(report),
     )
 }

@@ -68,6 +68,25 @@ pub(in crate::bench) fn judge(report: &Report) -> Vec<Judged> {
     judged
 }
 
+/// The verdicts of a run without time: no nanoseconds, and nothing of what it left out.
+pub(super) fn judge_ratios(report: &Report) -> Vec<Judged> {
+    let mut judged = judge(report);
+    judged.retain(|row| row.id != "D9" && !matches!(row.verdict, Verdict::NotMeasured(_)));
+    judged
+}
+
+/// The verdicts of a run; those that its kernel cannot give, by instructions counted under another kernel.
+pub(in crate::bench) fn judge_all(report: &Report, counted: Option<&Report>) -> Vec<Judged> {
+    let mut judged = judge(report);
+    let counted: Vec<_> = counted.into_iter().flat_map(judge).filter(|row| row.id == "F1").collect();
+    if !counted.is_empty() && report.missing.iter().any(|missing| missing.topology == T::Flowtable) {
+        judged.retain(|row| row.id != "F1");
+        let counted = counted.into_iter().map(|row| Judged { what: format!("{}, by instructions", row.what), ..row });
+        judged.extend(counted);
+    }
+    judged
+}
+
 impl Target {
     fn judge(&self, report: &Report) -> Judged {
         let Self { id, workload, subject, limits, .. } = *self;
