@@ -34,6 +34,8 @@ use super::health::Health;
 
 /// How long an address that cannot be had is left alone until the next attempt.
 const RETRY: Duration = Duration::from_secs(5);
+/// How long the daemon before this one, and what it executes at its end, may hold the address still.
+const PREDECESSOR: Duration = Duration::from_millis(500);
 /// How long one request may take, from its connection to the last byte of the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How many connections there may be at once. One more ends the oldest, so that who dawdles is in nobody's way.
@@ -62,7 +64,7 @@ impl Server {
     /// Listens at an address in the network namespace of this thread, or as soon as it can be had.
     pub(super) fn start(address: SocketAddr, registry: Registry, health: Health) -> io::Result<Self> {
         // Here, so that the first pass knows what came of it.
-        let first = listen(address);
+        let first = listen_first(address);
         let problem = Arc::new(Mutex::new(first.as_ref().err().cloned()));
         let server = Self { problem: Arc::clone(&problem) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -98,13 +100,26 @@ fn locked(problem: &Mutex<Option<String>>) -> MutexGuard<'_, Option<String>> {
     problem.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn listen_first(address: SocketAddr) -> Result<TcpListener, String> {
+    let deadline = Instant::now() + PREDECESSOR;
+    loop {
+        match bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            bound => return bound.map_err(|error| failed(address, &error)),
+        }
+    }
+}
+
 fn listen(address: SocketAddr) -> Result<TcpListener, String> {
-    let listen = || {
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    };
-    listen().map_err(|error: io::Error| failed(address, &error))
+    bind(address).map_err(|error| failed(address, &error))
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 fn failed(address: SocketAddr, error: &io::Error) -> String {
@@ -197,4 +212,29 @@ fn response(status: StatusCode, content_type: &'static str, body: String) -> Res
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_the_daemon_before_still_holds_for_a_moment_is_waited_for() {
+        let before = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = before.local_addr().unwrap();
+        let ending = thread::spawn(move || {
+            thread::sleep(PREDECESSOR / 10);
+            drop(before);
+        });
+        listen_first(address).unwrap();
+        ending.join().unwrap();
+    }
+
+    #[test]
+    fn an_address_that_stays_taken_is_named() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = listen_first(address).unwrap_err();
+        assert!(error.contains(&address.to_string()) && error.contains("--metrics-address"), "{error}");
+    }
 }
