@@ -105,7 +105,7 @@ impl Guest {
         let memory = format!("{}M", self.memory);
         let mut qemu = Command::new("qemu-system-x86_64");
         qemu.args(["-machine", "q35,memory-backend=memory", "-cpu", "max", "-m", &memory]);
-        qemu.args(["-accel", "tcg,tb-size=512", "-smp", "1"]);
+        qemu.args(["-accel", "tcg,tb-size=512", "-smp", "1,maxcpus=2"]);
         if self.clock == Clock::Instructions {
             qemu.args(["-icount", "shift=0,sleep=off"]);
         }

@@ -141,6 +141,8 @@ fn table(rows: &[Row]) -> Table {
 
 /// Builds what runs in the guests, which have neither a compiler's time nor its memory.
 fn build() -> Result<Built> {
+    // Asked for before it is built anew: then it would be the path of a deleted file.
+    let xtask = std::env::current_exe()?;
     let cargo = || {
         let mut cargo = Command::new("cargo");
         cargo.current_dir(command::root());
@@ -163,7 +165,6 @@ fn build() -> Result<Built> {
         message["executable"].as_str().map(PathBuf::from)
     };
     let packets = messages.lines().filter_map(executable).next_back().context("cargo names no test program")?;
-    let xtask = std::env::current_exe()?;
     let programs = xtask.parent().context("we are in a directory")?.to_owned();
     Ok(Built { xtask, programs, packets })
 }
