@@ -12,7 +12,7 @@ use super::{Tool, need};
 use crate::command;
 
 /// Where Debian is, unless apt is set up for a mirror.
-const ARCHIVE: &str = "http://deb.debian.org/debian";
+const ARCHIVES: &str = "http://deb.debian.org";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// A release of Debian, with a directory for what is fetched of it.
@@ -20,12 +20,19 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 pub struct Archive {
     dir: PathBuf,
     release: &'static str,
+    /// Whether what has security updates is taken with them.
+    updated: bool,
 }
 
 impl Archive {
     /// A release by its name, such as `bookworm`. Nothing is fetched yet.
     pub fn new(dir: PathBuf, release: &'static str) -> Self {
-        Self { dir, release }
+        Self { dir, release, updated: false }
+    }
+
+    /// The same release with its security updates.
+    pub fn updated(self) -> Self {
+        Self { updated: true, ..self }
     }
 
     /// Unpacks a package, without installing it, and says where.
@@ -99,12 +106,24 @@ impl Archive {
                 bail!("{KEYRING} is missing: install the package debian-archive-keyring");
             }
             whole(&lists, |lists| {
-                fs::write(self.dir.join("debian.sources"), sources(&archive(), self.release))?;
+                fs::write(self.dir.join("debian.sources"), self.sources())?;
                 fs::create_dir_all(lists.join("partial"))?;
                 command::run(self.command(lists).arg("update"))
             })?;
         }
         Ok(self.command(&lists))
+    }
+
+    fn sources(&self) -> String {
+        let source = |archive: &str, suite: &str| {
+            format!("Types: deb deb-src\nURIs: {archive}\nSuites: {suite}\nComponents: main\nSigned-By: {KEYRING}\n")
+        };
+        let mut sources = source(&archive("debian"), self.release);
+        if self.updated {
+            sources.push('\n');
+            sources.push_str(&source(&archive("debian-security"), &format!("{}-security", self.release)));
+        }
+        sources
     }
 
     fn lists(&self) -> PathBuf {
@@ -132,16 +151,12 @@ impl Archive {
     }
 }
 
-/// The archive from which this machine has its Debian.
-fn archive() -> String {
+/// The archive of this name from which this machine has its Debian.
+fn archive(name: &str) -> String {
     let mut targets = Command::new("apt-get");
     let targets = command::output(targets.args(["indextargets", "--format", "$(REPO_URI)"])).unwrap_or_default();
-    let mirror = targets.lines().find(|uri| uri.trim_end_matches('/').ends_with("/debian"));
-    mirror.unwrap_or(ARCHIVE).to_owned()
-}
-
-fn sources(archive: &str, release: &str) -> String {
-    format!("Types: deb deb-src\nURIs: {archive}\nSuites: {release}\nComponents: main\nSigned-By: {KEYRING}\n")
+    let is_it = |uri: &&str| uri.trim_end_matches('/').rsplit('/').next() == Some(name);
+    targets.lines().find(is_it).map_or_else(|| format!("{ARCHIVES}/{name}"), str::to_owned)
 }
 
 /// Makes a directory by what fills it, so that it is there in full or not at all.

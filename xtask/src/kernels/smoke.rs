@@ -162,7 +162,7 @@ fn build() -> Result<Built> {
     ]))?;
     let executable = |line: &str| -> Option<PathBuf> {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        message["executable"].as_str().map(PathBuf::from)
+        (message["target"]["name"] == "datapath").then(|| message["executable"].as_str().map(PathBuf::from))?
     };
     let packets = messages.lines().filter_map(executable).next_back().context("cargo names no test program")?;
     let programs = xtask.parent().context("we are in a directory")?.to_owned();

@@ -8,6 +8,7 @@ mod error;
 mod foreign;
 pub(super) mod former;
 mod forward;
+mod schedule;
 mod table;
 mod tool;
 
@@ -23,17 +24,13 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 pub use self::error::FirewallError;
-use self::{contents::Contents, forward::BACKENDS, table::Table};
+use self::{contents::Contents, forward::BACKENDS, schedule::Schedule, table::Table};
 use super::{
     nodes::Node,
     problems::{Problem, Problems, Reason},
 };
 use crate::node::StateDir;
 
-/// How often the rules are looked at without a reason.
-const RESYNC: Duration = Duration::from_mins(1);
-/// The least time from one look to the next.
-const APART: Duration = Duration::from_millis(500);
 /// How long the routes wait for the table.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -136,26 +133,27 @@ struct Keeper {
 impl Keeper {
     /// Works until nobody can send a job any more.
     fn work(mut self, jobs: &mpsc::Receiver<Job>) {
-        let mut looked = Instant::now();
-        let mut due = looked + RESYNC;
+        let mut schedule = Schedule::new(Instant::now());
         loop {
-            match jobs.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            match jobs.recv_timeout(schedule.wait(Instant::now())) {
                 Ok(Job::Want(wanted, done)) => {
                     let written = self.table.write(&wanted);
                     drop(done);
                     let moved = self.wanted.as_ref().is_none_or(|before| before.local() != wanted.local());
+                    let now = Instant::now();
                     // What is the matter is told by the look that follows.
                     if moved || written.is_err() {
-                        due = Instant::now();
+                        schedule.urgent(now)
+                    } else {
+                        schedule.wrote(now)
                     }
                     self.wanted = Some(wanted);
                 }
-                Ok(Job::Look) => due = due.min(looked + APART),
+                Ok(Job::Look) => schedule.rung(Instant::now()),
                 Err(mpsc::RecvTimeoutError::Timeout) => {
                     let problems = self.look();
                     *locked(&self.problems) = problems;
-                    looked = Instant::now();
-                    due = looked + RESYNC;
+                    schedule.looked(Instant::now());
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }

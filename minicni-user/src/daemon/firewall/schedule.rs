@@ -1,0 +1,109 @@
+//! When the rules are looked at. Pure: it is told what the time is.
+//!
+//! A look executes several programs, and a route to a new node waits for the table behind it. What this process writes itself
+//! also counts as a change of rules, so a look comes when the nodes have been quiet for a moment.
+
+use std::time::{Duration, Instant};
+
+/// How often the rules are looked at without a reason.
+const RESYNC: Duration = Duration::from_mins(1);
+/// The least time from one look, or from what was written, to the next look.
+const APART: Duration = Duration::from_millis(500);
+/// The most by which a look is put off because something is written again and again.
+const PUT_OFF: Duration = Duration::from_secs(10);
+
+/// The time of the next look.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    looked: Instant,
+    /// The last look, or the last time that something was written.
+    busy: Instant,
+    due: Instant,
+    /// When somebody first changed rules since the last look.
+    rung: Option<Instant>,
+}
+
+impl Schedule {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { looked: now, busy: now, due: now + RESYNC, rung: None }
+    }
+
+    /// How long until the next look.
+    pub(super) fn wait(&self, now: Instant) -> Duration {
+        self.due.saturating_duration_since(now)
+    }
+
+    /// Somebody, which may be this process, changed rules.
+    pub(super) fn rung(&mut self, now: Instant) {
+        let first = *self.rung.get_or_insert(now);
+        self.due = self.due.min((self.busy + APART).min(first + PUT_OFF));
+    }
+
+    /// The table was written, and is as it should be. A look that is due already stays so.
+    pub(super) fn wrote(&mut self, now: Instant) {
+        self.busy = now;
+        if self.due <= now {
+            return;
+        }
+        let latest = self.rung.map_or(self.looked + RESYNC, |first| first + PUT_OFF);
+        self.due = self.due.max(now + APART).min(latest);
+    }
+
+    /// Something is to be looked at before anything else.
+    pub(super) fn urgent(&mut self, now: Instant) {
+        self.due = now;
+    }
+
+    /// The rules were looked at.
+    pub(super) fn looked(&mut self, now: Instant) {
+        *self = Self::new(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_rules_is_looked_at_half_a_second_after_the_last_look() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start);
+        schedule.rung(start + APART / 4);
+        assert_eq!(schedule.wait(start + APART / 4), APART * 3 / 4);
+        let later = start + RESYNC / 2;
+        schedule.looked(start + APART);
+        schedule.rung(later);
+        assert_eq!(schedule.wait(later), Duration::ZERO);
+    }
+
+    #[test]
+    fn without_any_change_the_rules_are_looked_at_each_minute() {
+        let start = Instant::now();
+        assert_eq!(Schedule::new(start).wait(start), RESYNC);
+    }
+
+    #[test]
+    fn a_look_waits_while_the_table_is_written_again_and_again_but_not_for_long() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start);
+        let mut now = start;
+        while schedule.wait(now) > Duration::ZERO {
+            now += APART / 10;
+            schedule.wrote(now);
+            schedule.rung(now);
+        }
+        let waited = now - start;
+        assert!(waited >= PUT_OFF && waited <= PUT_OFF + APART, "{waited:?}");
+    }
+
+    #[test]
+    fn what_is_urgent_waits_for_nothing() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start);
+        schedule.wrote(start);
+        schedule.urgent(start);
+        schedule.wrote(start);
+        schedule.rung(start);
+        assert_eq!(schedule.wait(start), Duration::ZERO);
+    }
+}
