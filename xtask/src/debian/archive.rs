@@ -31,6 +31,7 @@ impl Archive {
     }
 
     /// The same release with its security updates.
+    #[must_use]
     pub fn updated(self) -> Self {
         Self { updated: true, ..self }
     }

@@ -143,9 +143,9 @@ impl Keeper {
                     let now = Instant::now();
                     // What is the matter is told by the look that follows.
                     if moved || written.is_err() {
-                        schedule.urgent(now)
+                        schedule.urgent(now);
                     } else {
-                        schedule.wrote(now)
+                        schedule.wrote(now);
                     }
                     self.wanted = Some(wanted);
                 }
