@@ -2,7 +2,7 @@
 
 use std::{process::Command, time::Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use nix::unistd::geteuid;
 
 use crate::{
@@ -75,7 +75,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.part {
         Some(Part::Traps(arguments)) => {
             let programs = if let Some(dir) = &arguments.programs {
-                Programs::in_dir(dir)
+                // They are executed in other directories.
+                Programs::in_dir(&dir.canonicalize().with_context(|| format!("look at {}", dir.display()))?)
             } else {
                 // Nothing but the table is to be on stdout.
                 let stderr = std::process::Stdio::from(std::io::stderr());

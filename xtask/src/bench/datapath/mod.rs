@@ -101,7 +101,7 @@ fn in_guest(kernel: kernels::Release, quick: bool) -> Result<Report> {
 /// A run of these programs, or of what is built for it.
 pub(super) fn measured(quick: bool, seed: Option<u64>, programs: Option<&Path>) -> Result<Report> {
     lab::need_root()?;
-    let programs = programs.map_or_else(build::portable, |dir| Ok(Programs::in_dir(dir)))?;
+    let programs = programs.map_or_else(build::portable, |dir| Ok(Programs::in_dir(&dir.canonicalize()?)))?;
     debian::need(&TOOLS)?;
     run::measure(&Plan::new(quick, seed), &programs)
 }

@@ -20,7 +20,7 @@ pub(in crate::bench) fn document(report: &Report) -> String {
          What the daemon does beside a real API server and etcd that hold {} Node objects of {:.1} kB each, as kubelets make\n\
          them. Each node says once a minute that it lives.\n\n\
          ```sh\n\
-         cargo xtask bench scale --outage 600 --json docs/bench-scale.json\n\
+         cargo xtask bench scale --json docs/bench-scale.json\n\
          cargo xtask bench all --from docs --docs docs   # this document, and those of the other benchmarks\n\
          ```\n\n\
          {}\n\n\
