@@ -20,6 +20,9 @@ use super::{
 pub(super) struct Arguments {
     #[command(flatten)]
     options: Options,
+    /// Measure only this part; may be given more than once
+    #[arg(long, value_enum, value_name = "PART")]
+    only: Vec<Part>,
     /// Print the verdicts that README has, and no others
     #[arg(long)]
     brief: bool,
@@ -57,11 +60,11 @@ pub(super) struct Failed {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
-    let Arguments { options, brief, docs, check } = arguments;
+    let Arguments { options, only, brief, docs, check } = arguments;
     let all = match &options.from {
         Some(path) if path.is_dir() => documents::kept(path)?,
         Some(file) => output::read(file)?,
-        None => measured(options)?,
+        None => measured(options, only)?,
     };
     options.page(|| all.clone())?;
     if let Some(docs) = docs {
@@ -88,12 +91,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 
 /// Measures part by part. One that fails takes nothing from the others, and what is there is in the file of JSON from the
 /// moment when a part is done.
-fn measured(options: &Options) -> Result<All> {
+fn measured(options: &Options, only: &[Part]) -> Result<All> {
     let (mut all, start) = (All::default(), Instant::now());
-    for (part, number) in Part::ALL.into_iter().zip(1..) {
+    let parts: Vec<_> = Part::ALL.into_iter().filter(|part| only.is_empty() || only.contains(part)).collect();
+    for (&part, number) in parts.iter().zip(1..) {
         eprintln!(
             "== {number} of {}: {}; {:.0?} until now, and this takes {} minutes or less, without what is built ==",
-            Part::ALL.len(),
+            parts.len(),
             part.name(),
             start.elapsed(),
             part.minutes(options.quick),

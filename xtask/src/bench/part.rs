@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use super::{add, all::All, churn, datapath, judged::Judged, scale, services, sizes};
 
 /// A benchmark of `bench all`.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Part {
     Datapath,
