@@ -29,7 +29,8 @@ pub(in crate::bench) fn document(report: &Report) -> String {
          renew their lease cause none of it: they write their node's status every five minutes, a fifth of what is\n\
          measured here.\n\n\
          S1: a route waits until the table of nftables knows the new node, because a flow that was masqueraded once stays\n\
-         so. `nft` is executed for that, and reads the sets of all nodes first.\n\n{}\n",
+         so. The daemon writes that by netlink. It rests for 40 ms between two readings of what the API server says, which\n\
+         is the most of the time in between.\n\n{}\n",
         report.plan.nodes,
         kilobytes(report),
         table(report, ASCII_MARKDOWN),
