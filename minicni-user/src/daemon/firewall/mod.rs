@@ -1,9 +1,10 @@
 //! The firewall rules that pods need: masquerading where they leave the cluster, and leave to be forwarded.
 //!
 //! Rules are read and written by `nft` and by the programs of iptables, on a thread of its own, because those may take
-//! their time. There is a transaction only where something differs: each makes all flows prove themselves again.
+//! their time. Elements that come and go with a node are written straight by netlink. There is a transaction only where something differs: each makes all flows prove themselves again.
 
 mod contents;
+mod elements;
 mod error;
 mod foreign;
 pub(super) mod former;
