@@ -6,7 +6,7 @@ use minicni::daemon::firewall;
 use xtask::lab::{Lab, Node, rules};
 
 use super::{
-    IPTABLES, PORT, SECOND, eventually, iptables, nodes, problems, ruleset, saved, seen, settle, talk, without_ours,
+    IPTABLES, PORT, SECOND, eventually, iptables, nodes, problems, reacts, ruleset, saved, seen, settle, without_ours,
 };
 
 /// As Docker and ufw leave them: a policy of DROP, and rules and chains of their own.
@@ -37,7 +37,7 @@ fn pods_talk_beside_a_forward_policy_of_drop_and_nothing_else_of_the_rules_chang
         settle();
         let (a, n, r) =
             (lab.nodes[0].pod("a").unwrap(), lab.nodes[0].pod("n").unwrap(), lab.nodes[1].pod("r").unwrap());
-        assert!(talk(&a, [&n, &r]), "{backend}: {}", saved(&lab.nodes[0], backend));
+        reacts("pods talk beside a policy of DROP", &a, [&n, &r]);
         let node = &lab.nodes[0];
         let now = saved(node, backend);
         assert_eq!(without_ours(&now), before, "{backend}");

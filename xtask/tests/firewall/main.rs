@@ -22,6 +22,8 @@ const PORT: u16 = 8080;
 const IPTABLES: [&str; 2] = ["iptables", "ip6tables"];
 /// How soon what somebody removed is back.
 const SECOND: Duration = Duration::from_secs(1);
+/// How soon pods reach each other beside a firewall that has just started.
+const REACTION: Duration = Duration::from_secs(5);
 /// The first node's addresses towards the host outside, and that host's.
 const DOOR: [&str; 2] = ["203.0.113.1", "fd99::1"];
 const OUTSIDE: [&str; 2] = ["203.0.113.9", "fd99::9"];
@@ -156,4 +158,20 @@ fn talk(a: &Pod, others: [&Pod; 2]) -> bool {
     others.iter().all(|other| {
         other.addresses().into_iter().all(|to| seen(&a.netns, &other.netns, SocketAddr::new(to, PORT)).is_some())
     })
+}
+
+/// Waits until a pod reaches others, and says how long that took.
+#[track_caller]
+fn reacts(what: &str, a: &Pod, others: [&Pod; 2]) {
+    let start = Instant::now();
+    let patience = Duration::from_millis(100);
+    for other in others {
+        for to in other.addresses() {
+            let to = SocketAddr::new(to, PORT);
+            let arrives = || seen_by_udp(&a.netns, &other.netns, to, patience).is_some();
+            eventually(REACTION.saturating_sub(start.elapsed()), what, arrives);
+        }
+    }
+    eprintln!("{what}: after {:.1?}", start.elapsed());
+    assert!(talk(a, others), "{what}");
 }

@@ -7,7 +7,6 @@ mod ufw;
 
 use std::{
     fs::{self, File},
-    net::SocketAddr,
     path::PathBuf,
     process::{Child, Command},
     thread,
@@ -17,13 +16,11 @@ use std::{
 use minicni::daemon::firewall;
 use xtask::{
     debian::{self, Archive},
-    lab::{Node, Pod, Programs, runtime::Host, traffic::Client},
+    lab::{Node, Programs, runtime::Host, traffic::Client},
 };
 
-use super::{IPTABLES, PORT, eventually, seen_by_udp, talk};
+use super::IPTABLES;
 
-/// How soon pods reach each other beside a firewall that has just started.
-const REACTION: Duration = Duration::from_secs(5);
 /// How long a program of others may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -134,20 +131,4 @@ fn silence(client: &mut Client, change: impl FnOnce() + Send) -> Duration {
         change.join().unwrap();
         longest
     })
-}
-
-/// Waits until a pod reaches others, and says how long that took.
-#[track_caller]
-fn reacts(what: &str, a: &Pod, others: [&Pod; 2]) {
-    let start = Instant::now();
-    let patience = Duration::from_millis(100);
-    for other in others {
-        for to in other.addresses() {
-            let to = SocketAddr::new(to, PORT);
-            let arrives = || seen_by_udp(&a.netns, &other.netns, to, patience).is_some();
-            eventually(REACTION.saturating_sub(start.elapsed()), what, arrives);
-        }
-    }
-    eprintln!("{what}: after {:.1?}", start.elapsed());
-    assert!(talk(a, others), "{what}");
 }

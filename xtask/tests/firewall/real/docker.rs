@@ -11,8 +11,8 @@ use minicni::link::Netns;
 use xtask::lab::{Node, runtime::image};
 
 use super::{
-    super::{DOOR, nodes, outside, run, saved, settle, talk, without_ours},
-    Machine, PATIENCE, reacts, uninstall,
+    super::{DOOR, eventually, nodes, outside, reacts, run, saved, settle, talk, without_ours},
+    Machine, PATIENCE, uninstall,
 };
 
 const PUBLISHED: u16 = 8081;
@@ -93,7 +93,7 @@ fn pods_talk_beside_docker_and_its_rules_and_published_ports_stay() {
         let nodes = lab.nodes_file();
         node.start_daemon(&nodes).unwrap();
         reacts("pods talk after Docker came", &a, [&n, &r]);
-        super::eventually(PATIENCE, "the container answers", published);
+        eventually(PATIENCE, "the container answers", published);
         assert_eq!(without_ours(&saved(node, backend)), dockers[index]);
         uninstall(node);
         assert_eq!(rules(node), dockers, "what Docker made is what is left");
@@ -104,7 +104,7 @@ fn pods_talk_beside_docker_and_its_rules_and_published_ports_stay() {
         docker.end();
         let docker = Docker::start(&machine);
         reacts("pods talk after Docker was restarted", &a, [&n, &r]);
-        super::eventually(PATIENCE, "the container answers again", published);
+        eventually(PATIENCE, "the container answers again", published);
         assert!(answers(&a.netns, DOOR[0].parse().unwrap()), "a pod is answered, too");
         docker.end();
         assert!(talk(), "after Docker went");

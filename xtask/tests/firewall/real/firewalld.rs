@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use super::{
-    super::{OUTSIDE, PORT, eventually, nodes, outside, problems, run, seen, talk},
-    Machine, REACTION, reacts, uninstall,
+    super::{OUTSIDE, PORT, REACTION, eventually, nodes, outside, problems, reacts, run, seen, talk},
+    Machine, uninstall,
 };
 
 /// A system bus on which everybody may do everything.
@@ -32,11 +32,26 @@ fn firewalld_is_named_where_it_rejects_and_what_the_manual_says_makes_pods_talk(
     let chain = "chain inet firewalld filter_FORWARD drops what none of its rules accepts";
     assert!(told().contains(chain), "{}", told());
 
-    for prefix in ["10.244.0.0/16", "fd44::/48"] {
-        machine.run(&format!("firewall-cmd --permanent --zone=trusted --add-source={prefix}"));
-    }
-    machine.run("firewall-cmd --reload");
-    reacts("pods talk after their prefixes were trusted", &a, [&n, &r]);
+    let trust = |prefixes: &[&str]| {
+        for prefix in prefixes {
+            machine.run(&format!("firewall-cmd --permanent --zone=trusted --add-source={prefix}"));
+        }
+        machine.run("firewall-cmd --reload");
+    };
+    // With its own pods trusted the node can dial others, and cannot be dialled by them.
+    trust(&["10.244.1.0/24", "fd44:0:0:1::/64"]);
+    reacts("pods that are trusted talk", &a, [&n, &r]);
+    let to = SocketAddr::new(a.addresses()[0], PORT);
+    assert_eq!(seen(&r.netns, &a.netns, to), None);
+    assert!(told().contains("--add-source=10.244.2.0/24"), "{}", told());
+    trust(&["10.244.0.0/16", "fd44::/48"]);
+    reacts("pods talk after the prefixes of all were trusted", &r, [&a, &n]);
+    // So with the other node itself.
+    let other = &lab.nodes[1];
+    assert_eq!(seen(&other.netns, &a.netns, to), None);
+    assert!(told().contains("--add-source=192.168.77.2/32"), "{}", told());
+    trust(&["192.168.77.0/24", "fd77:77::/64"]);
+    assert!(seen(&other.netns, &a.netns, to).is_some());
     eventually(REACTION, "nothing is told any more", || !told().contains("Forward"));
     let door = SocketAddr::new(OUTSIDE[0].parse().unwrap(), PORT);
     assert!(seen(&a.netns, &outside, door).is_some(), "pods reach the world");
