@@ -30,6 +30,16 @@ const PACKAGES: [&str; 4] = ["docker.io", "ufw", "firewalld", "dbus-daemon"];
 const OVERLAY: &str = "set -eu; for dir in etc usr; do mkdir -p $2/$dir $2/$dir.work
     mount -n -t overlay -o lowerdir=$1/$dir:/$dir,upperdir=$2/$dir,workdir=$2/$dir.work overlay /$dir; done";
 
+/// A program on the host, or rather what waits for it; the program itself ends with the host.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A node's host with the firewalls in it.
 struct Machine<'a> {
     host: Host,
@@ -75,18 +85,18 @@ impl<'a> Machine<'a> {
 
     /// Starts a program that stays, and waits until another one succeeds.
     #[track_caller]
-    fn spawn(&self, line: &str, ready: &str) -> Child {
+    fn spawn(&self, line: &str, ready: &str) -> Process {
         let mut words = line.split_whitespace();
         let program = words.next().unwrap();
         let log = self.node.directory("logs").unwrap().join(program);
         let file = File::options().create(true).append(true).open(&log).unwrap();
-        let child = self.command(program).args(words).stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+        let process = self.command(program).args(words).stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
         let start = Instant::now();
         while !self.succeeds(ready) {
             assert!(start.elapsed() < PATIENCE, "{line}: {}", fs::read_to_string(&log).unwrap());
             thread::sleep(Duration::from_millis(50));
         }
-        child
+        Process(process)
     }
 }
 

@@ -34,7 +34,8 @@ pub(super) fn blocking(chains: &[Chain], pods: &[IpNet], senders: &[IpNet]) -> V
         let chain = format!("{family} {table} {name}");
         if table == FIREWALLD {
             let missing = missing(&listing, senders);
-            return (!missing.is_empty()).then(|| FirewallError::Firewalld { chain, trust: trust(missing) });
+            return (!missing.is_empty())
+                .then(|| FirewallError::Firewalld { chain, trust: trust(&IpNet::aggregate(&missing)) });
         }
         (!missing(&listing, pods).is_empty()).then(|| FirewallError::Foreign { chain, prefixes: listed(pods) })
     });
@@ -42,8 +43,7 @@ pub(super) fn blocking(chains: &[Chain], pods: &[IpNet], senders: &[IpNet]) -> V
 }
 
 /// The arguments of firewall-cmd for prefixes, or for the first of many.
-fn trust(missing: Vec<IpNet>) -> String {
-    let missing = IpNet::aggregate(&missing);
+fn trust(missing: &[IpNet]) -> String {
     let more = if missing.len() > TOLD { " …" } else { "" };
     let options: Vec<_> = missing.iter().take(TOLD).map(|prefix| format!("--add-source={prefix}")).collect();
     options.join(" ") + more
@@ -98,9 +98,8 @@ mod tests {
 
     #[test]
     fn of_many_prefixes_to_trust_the_first_are_told() {
-        let prefixes =
-            |count: u8| (0..count).map(|third| format!("10.2.{}.0/24", 2 * third).parse().unwrap()).collect();
-        assert_eq!(trust(prefixes(2)), "--add-source=10.2.0.0/24 --add-source=10.2.2.0/24");
-        assert!(trust(prefixes(5)).ends_with("--add-source=10.2.6.0/24 …"));
+        let prefixes: Vec<IpNet> = (0..5).map(|third| format!("10.2.{}.0/24", 2 * third).parse().unwrap()).collect();
+        assert_eq!(trust(&prefixes[..2]), "--add-source=10.2.0.0/24 --add-source=10.2.2.0/24");
+        assert!(trust(&prefixes).ends_with("--add-source=10.2.6.0/24 …"));
     }
 }

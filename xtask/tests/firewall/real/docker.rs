@@ -3,7 +3,6 @@
 use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
-    process::Child,
     time::Duration,
 };
 
@@ -12,14 +11,14 @@ use xtask::lab::{Node, runtime::image};
 
 use super::{
     super::{DOOR, eventually, nodes, outside, reacts, run, saved, settle, talk, without_ours},
-    Machine, PATIENCE, uninstall,
+    Machine, PATIENCE, Process, uninstall,
 };
 
 const PUBLISHED: u16 = 8081;
 
 struct Docker<'a> {
     machine: &'a Machine<'a>,
-    process: Child,
+    process: Process,
 }
 
 impl<'a> Docker<'a> {
@@ -34,7 +33,7 @@ impl<'a> Docker<'a> {
 
     fn end(mut self) {
         self.machine.sh("kill $(cat /run/docker.pid)");
-        self.process.wait().unwrap();
+        self.process.0.wait().unwrap();
     }
 
     /// Starts a container with a web server behind a port of the node.
