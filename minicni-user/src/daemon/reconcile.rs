@@ -27,6 +27,8 @@ pub struct Report {
     pub deleted: Vec<RouteSpec>,
     /// Pod CIDRs that get no route, and why.
     pub problems: Vec<Problem>,
+    /// Our routes in the kernel after the pass; `None` where that is not certain.
+    pub actual: Option<Vec<RouteSpec>>,
     /// Changes that the kernel refused.
     pub errors: Vec<ApplyError>,
     /// Why the tunnel is not as it should be.
@@ -39,6 +41,19 @@ pub struct Report {
 /// `nodes` must have been read successfully once: for an empty list it removes every route of ours. An error means
 /// that the kernel's state could not be read, and that no route was changed.
 pub async fn reconcile(nodes: &[Node], me: &str, settings: &Settings, kernel: &Kernel) -> Result<Report, KernelError> {
+    reconcile_from(None, nodes, me, settings, kernel).await
+}
+
+/// As [`reconcile`], without reading our routes where it is known which there are: reading thousands takes longer than all else.
+/// If somebody changed one since, what differs is not repaired here; or the kernel refuses to add what is there, which is
+/// among the report's errors.
+pub async fn reconcile_from(
+    known: Option<Vec<RouteSpec>>,
+    nodes: &[Node],
+    me: &str,
+    settings: &Settings,
+    kernel: &Kernel,
+) -> Result<Report, KernelError> {
     let local = kernel.local_prefixes().await?;
     let own = nodes.iter().find(|node| node.name == me);
     let underlay = match Underlay::new(settings, own, local.clone()) {
@@ -50,7 +65,10 @@ pub async fn reconcile(nodes: &[Node], me: &str, settings: &Settings, kernel: &K
         Ok(tunnel) => (tunnel, None),
         Err(error) => (None, Some(error)),
     };
-    let actual = kernel.actual().await?;
+    let actual = match known {
+        Some(known) => known,
+        None => kernel.actual().await?,
+    };
     let (desired, problems) = plan::desired(nodes, me, &underlay, tunnel);
     let ops = plan::plan(&desired, &actual);
     let errors = kernel.apply(&ops).await;
@@ -61,8 +79,18 @@ pub async fn reconcile(nodes: &[Node], me: &str, settings: &Settings, kernel: &K
 
     let encapsulated = tunnel.is_some_and(|tunnel| tunnel.always) || desired.iter().any(|route| route.encap.is_some());
     let pod_mtu = if encapsulated { underlay.tunnel_mtu() } else { underlay.mtu() };
-    let mut report =
-        Report { local, own: underlay.own, pod_mtu, desired, problems, errors, tunnel_error, ..Report::default() };
+    let actual = errors.is_empty().then(|| desired.clone());
+    let mut report = Report {
+        local,
+        own: underlay.own,
+        pod_mtu,
+        desired,
+        actual,
+        problems,
+        errors,
+        tunnel_error,
+        ..Report::default()
+    };
     for op in ops {
         if report.errors.iter().any(|error| *error.op() == op) {
             continue;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Mutex, PoisonError};
 
 use futures_util::StreamExt;
 use ipnet::IpNet;
@@ -31,6 +32,9 @@ pub enum KernelError {
     /// No netlink socket.
     #[error("cannot open a netlink socket: {0}")]
     Open(io::Error),
+    /// No netlink socket for changes.
+    #[error(transparent)]
+    Changes(#[from] LinkError),
     /// A dump failed.
     #[error("cannot list the kernel's {what}: {source}")]
     Dump {
@@ -79,6 +83,9 @@ impl ApplyError {
 /// The routes of one network namespace: of the thread that opened it.
 pub struct Kernel {
     handle: Handle,
+    /// By which routes are changed. One for all time, so that notifications tell these changes from those of others.
+    changes: Mutex<Socket>,
+    port: u32,
 }
 
 impl Kernel {
@@ -89,7 +96,13 @@ impl Kernel {
         let (mut connection, handle, _) = connection.map_err(KernelError::Open)?;
         connection.set_forward_done(true);
         tokio::spawn(connection);
-        Ok(Self { handle })
+        let changes = Socket::open()?;
+        Ok(Self { handle, port: changes.port()?, changes: Mutex::new(changes) })
+    }
+
+    /// The netlink port from which routes are changed here.
+    pub(super) fn port(&self) -> u32 {
+        self.port
     }
 
     /// Our routes in the main table, IPv4 first, in the kernel's order.
@@ -146,7 +159,8 @@ impl Kernel {
         }
         // Many in one system call: there are thousands where a node of a large cluster starts.
         let requests = wanted.iter().map(|op| request(op)).collect();
-        let failures = Socket::open().and_then(|mut socket| socket.batch_each(requests));
+        // Answers are matched by number, so what a panic left unread disturbs nothing.
+        let failures = self.changes.lock().unwrap_or_else(PoisonError::into_inner).batch_each(requests);
         match failures {
             Ok(failures) => {
                 let failed = wanted.into_iter().zip(failures).filter_map(|(op, failure)| Some((op, failure?)));

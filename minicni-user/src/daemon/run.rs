@@ -25,8 +25,9 @@ use super::{
     install::{self, Installer},
     logs,
     metrics::Metrics,
+    plan::RouteSpec,
     problems::{Problems, Reason},
-    reconcile::{Report, reconcile},
+    reconcile::{Report, reconcile_from},
     routes::Kernel,
     rules::Rules,
     source::{ApiError, Availability, Source, SourceOptions},
@@ -41,6 +42,9 @@ use crate::{
 
 /// How often everything is looked at without a reason.
 const RESYNC: Duration = Duration::from_secs(30);
+
+/// How often our routes are read without a reason. The kernel tells of every change, so this is for what is not thought of.
+const ROUTES_RESYNC: Duration = Duration::from_mins(5);
 
 /// How long to wait for another's lock until that must be a daemon.
 const CLAIM_LIMIT: Duration = Duration::from_secs(1);
@@ -132,7 +136,8 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         None => gethostname().map_err(system("ask for the host's name"))?.to_string_lossy().into_owned(),
     };
     // Subscribed first, so that no change between looking and listening is missed.
-    let mut watch = RouteWatch::new()?;
+    let kernel = Kernel::new()?;
+    let mut watch = RouteWatch::new()?.except(&kernel);
     let asked = Asked { masquerade: options.masquerade.clone(), tunnel_port: options.underlay.tunnel_port() };
     let firewall =
         Firewall::start(options.state.clone(), asked).map_err(system("start the thread that keeps firewall rules"))?;
@@ -162,7 +167,9 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         installer: Installer::new(options.install.clone(), options.for_plugin()),
         source,
         at_home: false,
-        kernel: Kernel::new()?,
+        kernel,
+        routes: None,
+        routes_read: Instant::now(),
         me,
         options,
     };
@@ -175,14 +182,18 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         tokio::select! {
             () = daemon.source.changed() => {}
             changed = watch.changed() => {
+                daemon.routes = None;
                 if let Err(error) = changed {
                     warn!(%error, "listening anew");
                     tokio::time::sleep(Duration::from_secs(1)).await;
-                    watch = RouteWatch::new()?;
+                    watch = RouteWatch::new()?.except(&daemon.kernel);
                 }
             }
             () = runtime.changed() => daemon.installer.look_again(),
             _ = timer.tick() => {
+                if daemon.routes_read.elapsed() >= ROUTES_RESYNC {
+                    daemon.routes = None;
+                }
                 daemon.source.look();
                 daemon.host.keep_prepared();
                 daemon.sweep();
@@ -226,6 +237,10 @@ struct Daemon {
     sweeper: Sweeper,
     installer: Installer,
     kernel: Kernel,
+    /// Our routes in the kernel, while nobody changes them.
+    routes: Option<Vec<RouteSpec>>,
+    /// When they were last read.
+    routes_read: Instant,
     source: Source,
     /// Whether this network namespace has the node's address, so that pods' devices would be here.
     at_home: bool,
@@ -247,8 +262,13 @@ impl Daemon {
         if let Some(nodes) = self.source.nodes() {
             self.firewall.keep(nodes, &self.me).await;
             let start = Instant::now();
-            match reconcile(nodes, &self.me, &self.options.underlay, &self.kernel).await {
-                Ok(report) => {
+            let known = self.routes.take();
+            if known.is_none() {
+                self.routes_read = start;
+            }
+            match reconcile_from(known, nodes, &self.me, &self.options.underlay, &self.kernel).await {
+                Ok(mut report) => {
+                    self.routes = report.actual.take();
                     self.metrics.reconciled(&report, start.elapsed());
                     let own = nodes.iter().filter(|node| node.name == self.me).flat_map(|node| &node.internal_ips);
                     self.at_home = own.into_iter().any(|ip| report.local.iter().any(|prefix| prefix.address == *ip));

@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::nodes::Node;
 use super::plan::{Op, RouteSpec};
-use super::reconcile::{Report, reconcile};
+use super::reconcile::{Report, reconcile, reconcile_from};
 use super::routes::{ApplyError, Kernel};
 use super::underlay::{Encapsulation, Settings};
 use super::watch::RouteWatch;
@@ -311,6 +311,49 @@ fn the_watch_is_silent_about_foreign_routes() {
         ip("route add 10.99.0.0/16 via 10.0.0.9 proto static");
         ip("route del 10.99.0.0/16");
         assert!(tokio::time::timeout(Duration::from_millis(400), watch.changed()).await.is_err());
+    });
+}
+
+#[test]
+fn the_watch_reports_what_others_change_and_not_what_is_changed_by_way_of_its_kernel() {
+    in_namespace(|| async {
+        let kernel = Kernel::new().unwrap();
+        let mut watch = RouteWatch::new().unwrap().except(&kernel);
+        calm(&mut watch).await;
+        let (all, alone) = (three_nodes(), three_nodes()[..1].to_vec());
+        let mut silent = 0;
+        // Something else may come from the kernel at any time, such as an address that turns out to be nobody else's.
+        for nodes in [&all, &alone, &all] {
+            let report = pass(nodes, &kernel).await;
+            assert!(report.added.len() + report.deleted.len() > 0, "{report:?}");
+            silent += usize::from(tokio::time::timeout(Duration::from_millis(300), watch.changed()).await.is_err());
+        }
+        assert!(silent > 0);
+        let route = kernel.actual().await.unwrap().remove(0);
+        calm(&mut watch).await;
+        ip(&format!("route del {}", route.dst));
+        tokio::time::timeout(Duration::from_secs(1), watch.changed()).await.expect("nothing seen").unwrap();
+    });
+}
+
+#[test]
+fn routes_that_are_known_are_not_read_and_where_that_was_wrong_the_next_pass_reads_them() {
+    in_namespace(|| async {
+        let kernel = Kernel::new().unwrap();
+        let settings = Settings { encapsulation: Encapsulation::Never, ..Settings::default() };
+        let from = |known| {
+            let (nodes, settings, kernel) = (three_nodes(), &settings, &kernel);
+            async move { reconcile_from(known, &nodes, "me", settings, kernel).await.unwrap() }
+        };
+        let first = from(None).await;
+        let known = first.actual.unwrap();
+        assert_eq!(known, first.added);
+        ip(&format!("route del {}", known[0].dst));
+        let second = from(Some(known.clone())).await;
+        assert_eq!((second.added, second.actual), (Vec::new(), Some(known.clone())));
+        assert_eq!(from(None).await.added, known[..1]);
+        let wrong = from(Some(known[1..].to_vec())).await;
+        assert_eq!((wrong.errors.len(), wrong.actual), (1, None));
     });
 }
 

@@ -11,6 +11,7 @@ use rtnetlink::sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, proto
 
 use super::debounce::Debounce;
 use super::plan::ROUTE_PROTOCOL;
+use super::routes::Kernel;
 
 const QUIET: Duration = Duration::from_millis(20);
 const LIMIT: Duration = Duration::from_millis(200);
@@ -34,6 +35,8 @@ pub struct WatchError {
 pub struct RouteWatch {
     socket: TokioSocket,
     changes: Debounce,
+    /// Whose changes are not reported.
+    own: Option<u32>,
 }
 
 impl RouteWatch {
@@ -45,18 +48,24 @@ impl RouteWatch {
         for group in GROUPS {
             raw.add_membership(group as u32)?;
         }
-        Ok(Self { socket, changes: Debounce::new(QUIET, LIMIT) })
+        Ok(Self { socket, changes: Debounce::new(QUIET, LIMIT), own: None })
     }
 
-    /// Waits until something of ours may have changed, and then for 20 ms of peace (at most 200 ms). That includes the
-    /// changes that this daemon makes itself. Dropping the future loses nothing.
+    /// Does not report what is changed by way of this `kernel`: who does that knows it.
+    #[must_use]
+    pub fn except(self, kernel: &Kernel) -> Self {
+        Self { own: Some(kernel.port()), ..self }
+    }
+
+    /// Waits until something of ours may have changed, and then for 20 ms of peace (at most 200 ms). Dropping the future
+    /// loses nothing.
     pub async fn changed(&mut self) -> Result<(), WatchError> {
         while !self.changes.fire() {
             tokio::select! {
                 () = self.changes.wait() => {}
                 received = self.socket.recv_from_full() => match received {
                     Ok((datagram, _)) => {
-                        if concerns_us(&datagram) {
+                        if concerns_us(&datagram, self.own) {
                             self.changes.mark();
                         }
                     }
@@ -71,8 +80,12 @@ impl RouteWatch {
 }
 
 /// The kernel sends one notification per datagram. What cannot be parsed may be about us.
-fn concerns_us(datagram: &[u8]) -> bool {
+fn concerns_us(datagram: &[u8], own: Option<u32>) -> bool {
     let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(datagram) else { return true };
+    // Who asked for it: https://github.com/torvalds/linux/blob/v6.12/net/ipv4/fib_semantics.c#L535
+    if own == Some(message.header.port_number) {
+        return false;
+    }
     let ours = RouteProtocol::from(ROUTE_PROTOCOL);
     match message.payload {
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelRoute(route)) => route.header.protocol == ours,

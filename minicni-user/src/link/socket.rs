@@ -62,6 +62,18 @@ impl Socket {
         Ok(Self { inner, sequence: 1, buffer: vec![0; BUFFER_LENGTH] })
     }
 
+    /// The port by which the kernel knows this socket: notifications of what it was asked to change by it bear it, too
+    /// (`nlmsg_pid`). Nobody else has it while the socket is open.
+    pub fn port(&self) -> Result<u32, LinkError> {
+        let mut address = SocketAddr::new(0, 0);
+        self.inner.get_address(&mut address).map_err(|error| LinkError::Transport {
+            operation: "ask for the port of a netlink socket".to_owned(),
+            call: "getsockname",
+            errno: errno_of(&error),
+        })?;
+        Ok(address.port_number())
+    }
+
     /// Sends all requests at once (in portions of 128) and waits for every answer.
     ///
     /// A batch is no transaction: the kernel goes on after a request that failed. What is returned is the first failure

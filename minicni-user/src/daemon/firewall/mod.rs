@@ -1,7 +1,8 @@
 //! The firewall rules that pods need: masquerading where they leave the cluster, and leave to be forwarded.
 //!
 //! Rules are read and written by `nft` and by the programs of iptables, on a thread of its own, because those may take
-//! their time. Elements that come and go with a node are written straight by netlink. There is a transaction only where something differs: each makes all flows prove themselves again.
+//! their time. Elements that come and go with a node are written straight by netlink. There is a transaction only where
+//! something differs: each makes all flows prove themselves again.
 
 mod contents;
 mod elements;
