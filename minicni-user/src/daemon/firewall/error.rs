@@ -70,4 +70,16 @@ pub enum FirewallError {
         /// The prefixes of this node's pods.
         prefixes: String,
     },
+    /// firewalld rejects, which cannot be overruled.
+    #[error(
+        "nftables: chain {chain} drops what none of its rules accepts, and no other table can overrule it; let firewalld \
+         trust the pods and addresses of all nodes: firewall-cmd --permanent --zone=trusted {trust}, then firewall-cmd \
+         --reload"
+    )]
+    Firewalld {
+        /// Family, table and chain.
+        chain: String,
+        /// The arguments with the prefixes that it does not know.
+        trust: String,
+    },
 }
