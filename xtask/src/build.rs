@@ -11,26 +11,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{command, lab::Programs};
 
-/// Builds both programs in release mode, with progress on stderr.
-pub fn release() -> Result<Programs> {
-    let start = Instant::now();
-    let cargo = |subcommand: &str, program: &str, flags: &[&str]| {
-        command::run(
-            Command::new("cargo")
-                .args([subcommand, "--release", "--package", "minicni-user", "--bin", program])
-                .args(flags)
-                .current_dir(command::root())
-                .stdout(std::process::Stdio::from(std::io::stderr())),
-        )
-    };
-    // The plugin is executed for every pod, and a static program starts in two thirds of the time.
-    cargo("rustc", "minicni", &["--", "-C", "target-feature=+crt-static"])?;
-    cargo("build", "minicnid", &[])?;
-    eprintln!("built in {:.0?}", start.elapsed());
-    Ok(Programs::in_dir(&target_dir()?.join("release")))
-}
-
-/// Builds both programs as they are in the image: [`package`].
+/// Builds both programs as they are in the image, with progress on stderr: [`package`].
 pub fn portable() -> Result<Programs> {
     Ok(Programs::in_dir(&package("minicni-user")?))
 }

@@ -327,7 +327,7 @@ fn an_overrun_of_the_socket_counts_as_a_change_and_the_watch_goes_on() {
         std::fs::write(file.path(), batch).unwrap();
         ip(&format!("-batch {}", file.path().display()));
         tokio::time::timeout(Duration::from_secs(1), watch.changed()).await.expect("nothing seen").unwrap();
-        assert!(tokio::time::timeout(Duration::from_millis(400), watch.changed()).await.is_err());
+        tokio::time::timeout(Duration::from_secs(10), calm(&mut watch)).await.expect("it goes on and on");
 
         pass(&three_nodes(), &Kernel::new().unwrap()).await;
         tokio::time::timeout(Duration::from_secs(1), watch.changed()).await.expect("nothing seen").unwrap();

@@ -51,7 +51,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     let path = match &arguments.plugin {
         Some(path) => path.clone(),
-        None => build::release()?.minicni,
+        None => build::portable()?.minicni,
     };
     let report = runner::run(&path, arguments.rule.as_deref().unwrap_or_default())?;
     if arguments.json {

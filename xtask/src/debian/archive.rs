@@ -19,15 +19,15 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 #[derive(Clone, Debug)]
 pub struct Archive {
     dir: PathBuf,
-    release: &'static str,
+    release: String,
     /// Whether what has security updates is taken with them.
     updated: bool,
 }
 
 impl Archive {
     /// A release by its name, such as `bookworm`. Nothing is fetched yet.
-    pub fn new(dir: PathBuf, release: &'static str) -> Self {
-        Self { dir, release, updated: false }
+    pub fn new(dir: PathBuf, release: impl Into<String>) -> Self {
+        Self { dir, release: release.into(), updated: false }
     }
 
     /// The same release with its security updates.
@@ -52,6 +52,35 @@ impl Archive {
         let archive = archives.find(|path| path.extension().is_some_and(|extension| extension == "deb"));
         let archive = archive.with_context(|| format!("apt-get brought no {package}"))?;
         command::run(Command::new("dpkg").arg("--extract").arg(archive).arg(dir))?;
+        Ok(fs::remove_dir_all(download)?)
+    }
+
+    /// Unpacks packages into a directory, and what else apt would install on this machine for them, which has to be of the
+    /// same release. Nothing is installed, and the directory is to be laid over the machine's: what is installed is not in it.
+    pub fn unpack_missing(&self, packages: &[&str], dir: &Path) -> Result<()> {
+        eprintln!("fetching Debian's {}", packages.join(", "));
+        let download = self.download_dir("missing")?;
+        fs::create_dir_all(download.join("partial"))?;
+        let mut get = self.get()?;
+        // Only what is installed is read of the machine, so its lock is not needed.
+        get.args(["-o", "Debug::NoLocking=true", "-o"]).arg(format!("Dir::Cache::archives={}", download.display()));
+        get.args(["install", "--download-only", "--yes", "--no-install-recommends"]).args(packages);
+        command::run(&mut get)?;
+        for entry in fs::read_dir(&download)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "deb") {
+                command::run(Command::new("dpkg").arg("--extract").arg(path).arg(dir))?;
+            }
+        }
+        // Some packages still name their files as they were called before /lib was a link.
+        for name in ["bin", "lib", "sbin"] {
+            let (from, to) = (dir.join(name), dir.join("usr").join(name));
+            if from.is_dir() {
+                fs::create_dir_all(&to)?;
+                command::run(Command::new("cp").arg("--archive").arg(from.join(".")).arg(to))?;
+                fs::remove_dir_all(from)?;
+            }
+        }
         Ok(fs::remove_dir_all(download)?)
     }
 
@@ -119,7 +148,7 @@ impl Archive {
         let source = |archive: &str, suite: &str| {
             format!("Types: deb deb-src\nURIs: {archive}\nSuites: {suite}\nComponents: main\nSigned-By: {KEYRING}\n")
         };
-        let mut sources = source(&archive("debian"), self.release);
+        let mut sources = source(&archive("debian"), &self.release);
         if self.updated {
             sources.push('\n');
             sources.push_str(&source(&archive("debian-security"), &format!("{}-security", self.release)));

@@ -39,7 +39,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
     let step = |text: &str| eprintln!("[{:>5.1} s] {text}", start.elapsed().as_secs_f64());
     step("building minicni and minicnid");
-    let programs = build::release()?;
+    let programs = build::portable()?;
     // Without it everything else is shown, and the rows say what is missing.
     let nft = debian::need(&[Tool {
         program: "nft",

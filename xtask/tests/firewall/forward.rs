@@ -3,15 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 
 use minicni::daemon::firewall;
-use xtask::lab::{Lab, Node, Pod, rules};
+use xtask::lab::{Lab, Node, rules};
 
-use super::{PORT, SECOND, eventually, iptables, nodes, problems, ruleset, run, seen, settle};
-
-const PROGRAMS: [&str; 2] = ["iptables", "ip6tables"];
+use super::{
+    IPTABLES, PORT, SECOND, eventually, iptables, nodes, problems, reacts, ruleset, saved, seen, settle, without_ours,
+};
 
 /// As Docker and ufw leave them: a policy of DROP, and rules and chains of their own.
 fn drop_by_policy(node: &Node, backend: &str) {
-    for program in PROGRAMS {
+    for program in IPTABLES {
         for rule in [
             "-N DOCKER-USER",
             "-A DOCKER-USER -j RETURN",
@@ -23,24 +23,6 @@ fn drop_by_policy(node: &Node, backend: &str) {
             iptables(node, &format!("{program}-{backend} {rule}"));
         }
     }
-}
-
-/// What `iptables-save` prints of all tables of a backend, without time and counters.
-fn saved(node: &Node, backend: &str) -> String {
-    let saved = PROGRAMS.map(|program| run(&node.netns, &format!("{program}-{backend}-save")));
-    let lines = saved.iter().flat_map(|saved| saved.lines()).filter(|line| !line.starts_with('#'));
-    lines.map(|line| line.split(" [").next().unwrap_or(line)).collect::<Vec<_>>().join("\n")
-}
-
-fn without_ours(saved: &str) -> String {
-    saved.lines().filter(|line| !line.contains("MINICNI-FORWARD")).collect::<Vec<_>>().join("\n")
-}
-
-/// Whether pods of one node and of two reach each other, over both families.
-fn talk(a: &Pod, others: [&Pod; 2]) -> bool {
-    others.iter().all(|other| {
-        other.addresses().into_iter().all(|to| seen(&a.netns, &other.netns, SocketAddr::new(to, PORT)).is_some())
-    })
 }
 
 #[test]
@@ -55,7 +37,7 @@ fn pods_talk_beside_a_forward_policy_of_drop_and_nothing_else_of_the_rules_chang
         settle();
         let (a, n, r) =
             (lab.nodes[0].pod("a").unwrap(), lab.nodes[0].pod("n").unwrap(), lab.nodes[1].pod("r").unwrap());
-        assert!(talk(&a, [&n, &r]), "{backend}: {}", saved(&lab.nodes[0], backend));
+        reacts("pods talk beside a policy of DROP", &a, [&n, &r]);
         let node = &lab.nodes[0];
         let now = saved(node, backend);
         assert_eq!(without_ours(&now), before, "{backend}");
@@ -65,7 +47,7 @@ fn pods_talk_beside_a_forward_policy_of_drop_and_nothing_else_of_the_rules_chang
         assert!(!problems(&lab).contains("Forward"), "{}", problems(&lab));
 
         // What somebody removes is back, and what is removed on purpose is gone, byte by byte.
-        for program in PROGRAMS {
+        for program in IPTABLES {
             iptables(node, &format!("{program}-{backend} -F MINICNI-FORWARD"));
         }
         eventually(2 * SECOND, "the rules are back", || saved(node, backend) == now);

@@ -3,6 +3,8 @@
 mod forward;
 mod masquerade;
 mod policy;
+mod queue;
+mod real;
 
 use std::{
     fs,
@@ -14,11 +16,14 @@ use std::{
 };
 
 use minicni::link::Netns;
-use xtask::lab::{Families, Lab, Node, Programs, without_dad};
+use xtask::lab::{Families, Lab, Node, Pod, Programs, without_dad};
 
 const PORT: u16 = 8080;
+const IPTABLES: [&str; 2] = ["iptables", "ip6tables"];
 /// How soon what somebody removed is back.
 const SECOND: Duration = Duration::from_secs(1);
+/// How soon pods reach each other beside a firewall that has just started.
+const REACTION: Duration = Duration::from_secs(5);
 /// The first node's addresses towards the host outside, and that host's.
 const DOOR: [&str; 2] = ["203.0.113.1", "fd99::1"];
 const OUTSIDE: [&str; 2] = ["203.0.113.9", "fd99::9"];
@@ -75,18 +80,27 @@ fn bound<S>(bind: impl Fn() -> std::io::Result<S>) -> S {
     }
 }
 
-/// The address from which a server sees a client that dials `to`, over TCP and over UDP; `None` where nothing arrives.
-/// The server listens on [`PORT`].
-fn seen(client: &Netns, server: &Netns, to: SocketAddr) -> Option<IpAddr> {
-    let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
-    let patience = Duration::from_secs(2);
+/// The address from which a server sees a client's packet to `to` over UDP, if it comes soon enough.
+fn seen_by_udp(client: &Netns, server: &Netns, to: SocketAddr, patience: Duration) -> Option<IpAddr> {
+    let any = any(to);
     let udp = bound(|| server.run(|| UdpSocket::bind((any, PORT))).unwrap());
     udp.set_read_timeout(Some(patience)).unwrap();
     let socket = client.run(|| UdpSocket::bind((any, 0)).unwrap()).unwrap();
     // A refusal is told at once or later; nothing arrives then.
     let _ = socket.send_to(b"x", to);
-    let by_udp = udp.recv_from(&mut [0; 8]).ok().map(|(_, from)| from.ip());
+    udp.recv_from(&mut [0; 8]).ok().map(|(_, from)| from.ip())
+}
 
+fn any(to: SocketAddr) -> IpAddr {
+    if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() }
+}
+
+/// The address from which a server sees a client that dials `to`, over TCP and over UDP; `None` where nothing arrives.
+/// The server listens on [`PORT`].
+fn seen(client: &Netns, server: &Netns, to: SocketAddr) -> Option<IpAddr> {
+    let patience = Duration::from_secs(2);
+    let by_udp = seen_by_udp(client, server, to, patience);
+    let any = any(to);
     let tcp = bound(|| server.run(|| TcpListener::bind((any, PORT))).unwrap());
     let accepted = thread::spawn(move || tcp.accept().map(|(_, from)| from.ip()).ok());
     let stream = client.run(|| TcpStream::connect_timeout(&to, patience)).unwrap();
@@ -126,4 +140,38 @@ fn problems(lab: &Lab) -> String {
 /// The nftables ruleset of a node.
 fn ruleset(node: &Node) -> String {
     run(&node.netns, "nft list ruleset")
+}
+
+/// What `iptables-save` prints of all tables of a backend, without time and counters.
+fn saved(node: &Node, backend: &str) -> String {
+    let saved = IPTABLES.map(|program| run(&node.netns, &format!("{program}-{backend}-save")));
+    let lines = saved.iter().flat_map(|saved| saved.lines()).filter(|line| !line.starts_with('#'));
+    lines.map(|line| line.split(" [").next().unwrap_or(line)).collect::<Vec<_>>().join("\n")
+}
+
+fn without_ours(saved: &str) -> String {
+    saved.lines().filter(|line| !line.contains("MINICNI-FORWARD")).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether pods of one node and of two reach each other, over both families.
+fn talk(a: &Pod, others: [&Pod; 2]) -> bool {
+    others.iter().all(|other| {
+        other.addresses().into_iter().all(|to| seen(&a.netns, &other.netns, SocketAddr::new(to, PORT)).is_some())
+    })
+}
+
+/// Waits until a pod reaches others, and says how long that took.
+#[track_caller]
+fn reacts(what: &str, a: &Pod, others: [&Pod; 2]) {
+    let start = Instant::now();
+    let patience = Duration::from_millis(100);
+    for other in others {
+        for to in other.addresses() {
+            let to = SocketAddr::new(to, PORT);
+            let arrives = || seen_by_udp(&a.netns, &other.netns, to, patience).is_some();
+            eventually(REACTION.saturating_sub(start.elapsed()), what, arrives);
+        }
+    }
+    eprintln!("{what}: after {:.1?}", start.elapsed());
+    assert!(talk(a, others), "{what}");
 }

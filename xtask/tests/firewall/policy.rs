@@ -15,14 +15,14 @@ use xtask::lab::{
 use super::{PORT, iptables, nodes, run, settle};
 
 /// How soon rules are in force on flows that are on the fast path.
-const HEARD: Duration = Duration::from_millis(300);
+pub(super) const HEARD: Duration = Duration::from_millis(300);
 /// As long, where the daemon does not hear of it: the refresh after 5 s and the grace of 1 s, and half a second for a busy
 /// host.
-const UNHEARD: Duration = Duration::from_millis(6_500);
+pub(super) const UNHEARD: Duration = Duration::from_millis(6_500);
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A flow of a pod to another that is on the fast path.
-fn promoted(node: &Node, a: &Pod, to: SocketAddr) -> Client {
+pub(super) fn promoted(node: &Node, a: &Pod, to: SocketAddr) -> Client {
     let mut client = Client::connect(&a.netns, Protocol::Udp, to).unwrap();
     if let Client::Udp(socket) = &client {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -35,7 +35,7 @@ fn promoted(node: &Node, a: &Pod, to: SocketAddr) -> Client {
 }
 
 /// Fails unless the flow stops in time after `change` came into force.
-fn assert_stops(mut client: Client, limit: Duration, change: impl FnOnce() + Send) {
+pub(super) fn assert_stops(mut client: Client, limit: Duration, change: impl FnOnce() + Send) {
     let after = thread::scope(|scope| {
         let change = scope.spawn(|| {
             thread::sleep(Duration::from_millis(30));

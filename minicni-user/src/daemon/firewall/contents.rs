@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{super::nodes::Node, Asked};
+use super::{super::nodes::Node, Asked, elements::Change};
 use crate::node::{CHECKED_GROUP, HOST_PREFIX};
 
 /// The table. Its name and family are an interface: people look at it, and whoever uninstalls removes it.
@@ -141,26 +141,22 @@ impl Contents {
         script
     }
 
-    /// A script that makes the table this, where it is `old`, without touching what is the same; `None` where only the
-    /// whole script does.
-    pub(super) fn changes(&self, old: &Self) -> Option<String> {
+    /// What makes the table this, where it is `old`, without touching what is the same; `None` where only the whole script
+    /// does.
+    pub(super) fn changes(&self, old: &Self) -> Option<Vec<Change>> {
         if old.rules() != self.rules() || self.rules().is_empty() {
             return None;
         }
-        let (mut deletions, mut additions) = (String::new(), String::new());
-        let before = old.sets();
-        for (name, elements) in self.sets() {
-            let before = before.get(name)?;
-            for (script, verb, some) in [
-                (&mut deletions, "delete", before.difference(&elements).copied().collect::<BTreeSet<_>>()),
-                (&mut additions, "add", elements.difference(before).copied().collect()),
-            ] {
-                if !some.is_empty() {
-                    let _ = writeln!(script, "{verb} element {TABLE} {name} {{ {} }}", listed(&some));
-                }
+        let (before, mut changes) = (old.sets(), Vec::new());
+        for (set, elements) in self.sets() {
+            let before = before.get(set)?;
+            let removed: BTreeSet<_> = before.difference(&elements).copied().collect();
+            let added: BTreeSet<_> = elements.difference(before).copied().collect();
+            if !(removed.is_empty() && added.is_empty()) {
+                changes.push(Change { set, removed, added });
             }
         }
-        Some(deletions + &additions)
+        Some(changes)
     }
 
     fn sets(&self) -> BTreeMap<&'static str, BTreeSet<IpNet>> {
@@ -236,7 +232,8 @@ pub(super) fn removal() -> String {
     format!("table {TABLE}\ndelete table {TABLE}\n")
 }
 
-fn listed(elements: &BTreeSet<IpNet>) -> String {
+/// As `nft` takes them.
+pub(super) fn listed(elements: &BTreeSet<IpNet>) -> String {
     elements.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 

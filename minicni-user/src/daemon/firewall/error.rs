@@ -1,5 +1,7 @@
 use std::io;
 
+use nix::errno::Errno;
+
 /// What the firewall rules cannot be looked at or changed for.
 #[derive(Debug, thiserror::Error)]
 pub enum FirewallError {
@@ -41,6 +43,19 @@ pub enum FirewallError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// The kernel refused to change elements of sets, and changed none.
+    #[error(
+        "nftables: change elements in table inet minicni: {0}; somebody else changed the table, or the kernel is old"
+    )]
+    Elements(Errno),
+    /// Netlink itself failed, so whether the kernel acted is unknown.
+    #[error("nftables: change elements in table inet minicni: {call} on the netlink socket: {errno}")]
+    Netlink {
+        /// The system call.
+        call: &'static str,
+        /// Its error number.
+        errno: Errno,
+    },
     /// The table is not what was just written.
     #[error("nftables: table inet minicni does not read back as it was written; something else changes it")]
     NotAsWritten,
@@ -54,5 +69,17 @@ pub enum FirewallError {
         chain: String,
         /// The prefixes of this node's pods.
         prefixes: String,
+    },
+    /// firewalld rejects, which cannot be overruled.
+    #[error(
+        "nftables: chain {chain} drops what none of its rules accepts, and no other table can overrule it; let firewalld \
+         trust the pods and addresses of all nodes: firewall-cmd --permanent --zone=trusted {trust}, then firewall-cmd \
+         --reload"
+    )]
+    Firewalld {
+        /// Family, table and chain.
+        chain: String,
+        /// The arguments with the prefixes that it does not know.
+        trust: String,
     },
 }

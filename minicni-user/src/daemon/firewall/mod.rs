@@ -1,9 +1,10 @@
 //! The firewall rules that pods need: masquerading where they leave the cluster, and leave to be forwarded.
 //!
 //! Rules are read and written by `nft` and by the programs of iptables, on a thread of its own, because those may take
-//! their time. There is a transaction only where something differs: each makes all flows prove themselves again.
+//! their time. Elements that come and go with a node are written straight by netlink. There is a transaction only where something differs: each makes all flows prove themselves again.
 
 mod contents;
+mod elements;
 mod error;
 mod foreign;
 pub(super) mod former;
@@ -52,8 +53,8 @@ pub(super) struct Asked {
 }
 
 enum Job {
-    /// Write this; who sent it waits until the other end of the channel is gone.
-    Want(Contents, oneshot::Sender<()>),
+    /// Write this, where these talk to the pods; who sent it waits until the other end of the channel is gone.
+    Want(Contents, Vec<IpNet>, oneshot::Sender<()>),
     /// Look soon: somebody changed rules.
     Look,
 }
@@ -83,7 +84,8 @@ impl Firewall {
     pub(super) fn start(state: StateDir, asked: Asked) -> io::Result<Self> {
         let (jobs, receiver) = mpsc::channel();
         let problems = Arc::default();
-        let keeper = Keeper { problems: Arc::clone(&problems), table: Table::default(), wanted: None };
+        let keeper =
+            Keeper { problems: Arc::clone(&problems), table: Table::default(), wanted: None, senders: Vec::new() };
         thread::Builder::new().name("firewall".to_owned()).spawn(move || keeper.work(&receiver))?;
         Ok(Self { jobs, problems, state, asked, wanted: None })
     }
@@ -103,7 +105,7 @@ impl Firewall {
         }
         let (sender, done) = oneshot::channel();
         // There is nobody if the thread panicked; then `done` is done, too.
-        let _ = self.jobs.send(Job::Want(wanted.clone(), sender));
+        let _ = self.jobs.send(Job::Want(wanted.clone(), senders(nodes, me), sender));
         self.wanted = Some(wanted);
         if tokio::time::timeout(PATIENCE, done).await.is_err() {
             warn!("nftables takes longer than {PATIENCE:?}; new routes do not wait for it");
@@ -128,6 +130,7 @@ struct Keeper {
     problems: Arc<Mutex<Vec<Problem>>>,
     table: Table,
     wanted: Option<Contents>,
+    senders: Vec<IpNet>,
 }
 
 impl Keeper {
@@ -136,7 +139,7 @@ impl Keeper {
         let mut schedule = Schedule::new(Instant::now());
         loop {
             match jobs.recv_timeout(schedule.wait(Instant::now())) {
-                Ok(Job::Want(wanted, done)) => {
+                Ok(Job::Want(wanted, senders, done)) => {
                     let written = self.table.write(&wanted);
                     drop(done);
                     let moved = self.wanted.as_ref().is_none_or(|before| before.local() != wanted.local());
@@ -148,6 +151,7 @@ impl Keeper {
                         schedule.wrote(now);
                     }
                     self.wanted = Some(wanted);
+                    self.senders = senders;
                 }
                 Ok(Job::Look) => schedule.rung(Instant::now()),
                 Err(mpsc::RecvTimeoutError::Timeout) => {
@@ -169,19 +173,26 @@ impl Keeper {
             problems.push(problem(Reason::MasqueradeFailed, &error));
         }
         let pods = wanted.local();
-        let blocked = forward(&pods);
+        let blocked = forward(&pods, &self.senders);
         problems.extend(blocked.iter().map(|error| problem(Reason::ForwardBlocked, error)));
         problems
     }
 }
 
+/// From where packets come that are forwarded to pods or are theirs: the pods of all nodes, and the other nodes.
+fn senders(nodes: &[Node], me: &str) -> Vec<IpNet> {
+    let others = nodes.iter().filter(|node| node.name != me).flat_map(|node| &node.internal_ips);
+    let pods = nodes.iter().flat_map(|node| &node.pod_cidrs);
+    pods.copied().chain(others.copied().map(IpNet::from)).collect()
+}
+
 /// Lets packets of pods with these addresses be forwarded, and says where that cannot be.
-fn forward(pods: &[IpNet]) -> Vec<FirewallError> {
+fn forward(pods: &[IpNet], senders: &[IpNet]) -> Vec<FirewallError> {
     let (chains, mut errors) = match foreign::chains() {
         Ok(chains) => (chains, Vec::new()),
         Err(error) => (Vec::new(), vec![error]),
     };
-    errors.extend(foreign::blocking(&chains, pods));
+    errors.extend(foreign::blocking(&chains, pods, senders));
     let used = BACKENDS.into_iter().filter(|backend| backend.is_used(&chains));
     errors.extend(used.filter_map(|backend| backend.keep(pods).err()));
     errors

@@ -5,11 +5,12 @@ use std::{collections::BTreeSet, net::IpAddr};
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     FirewallError,
     contents::{Contents, Parts, TABLE, removal},
+    elements::{self, Change},
     tool::NFT,
 };
 
@@ -28,7 +29,7 @@ impl Table {
         if let Some(changes) = self.written.take().and_then(|written| wanted.changes(&written)) {
             // Where somebody else changed the table meanwhile, and where an old kernel takes the end of one interval and
             // the beginning of another for a clash, it is written as a whole.
-            if changes.is_empty() || nft(&changes).is_ok() {
+            if change(&changes).is_ok() {
                 self.written = Some(wanted.clone());
                 return Ok(());
             }
@@ -65,6 +66,20 @@ pub(super) fn is_there() -> bool {
 /// Removes the table, if it is there.
 pub(super) fn remove() -> Result<(), FirewallError> {
     nft(&removal())
+}
+
+/// Changes elements, in one transaction.
+fn change(changes: &[Change]) -> Result<(), FirewallError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    if elements::count(changes) <= elements::MOST {
+        match elements::write(changes) {
+            Ok(()) => return Ok(()),
+            Err(error) => debug!("{error}; nft is to do it"),
+        }
+    }
+    nft(&elements::script(changes))
 }
 
 fn nft(script: &str) -> Result<(), FirewallError> {

@@ -50,4 +50,36 @@ mod tests {
         backoff.reset();
         assert!(backoff.next() <= FIRST);
     }
+
+    const DAEMONS: usize = 5_000;
+
+    /// How many of some times are in the fullest second.
+    fn fullest_second(mut times: Vec<Duration>) -> usize {
+        times.sort_unstable();
+        let until = |end| times.partition_point(|time| *time < end);
+        let counts = times.iter().enumerate().map(|(index, time)| until(*time + Duration::from_secs(1)) - index);
+        counts.max().unwrap_or_default()
+    }
+
+    #[test]
+    fn of_all_daemons_that_come_back_after_a_minute_no_second_has_more_than_a_tenth() {
+        let away = Duration::from_mins(1);
+        let back = |_| {
+            let (mut backoff, mut now) = (Backoff::new(), Duration::ZERO);
+            while now < away {
+                now += backoff.next();
+            }
+            now
+        };
+        let times: Vec<_> = (0..DAEMONS).map(back).collect();
+        assert!(times.iter().all(|time| *time < away + LONGEST));
+        let fullest = fullest_second(times);
+        assert!(fullest < DAEMONS / 10, "{fullest}");
+    }
+
+    #[test]
+    fn of_all_daemons_that_list_anew_within_ten_seconds_no_second_has_more_than_an_eighth() {
+        let fullest = fullest_second((0..DAEMONS).map(|_| up_to(Duration::from_secs(10))).collect());
+        assert!(fullest < DAEMONS / 8, "{fullest}");
+    }
 }

@@ -1,4 +1,4 @@
-use super::*;
+use super::{super::elements, *};
 
 pub(super) fn node(name: &str, cidrs: &[&str], ips: &[&str]) -> Node {
     Node {
@@ -61,12 +61,12 @@ fn a_node_that_comes_changes_elements_only() {
     let alone = Contents::new(std::slice::from_ref(&me), "me", &[], &asked(&[])).unwrap();
     let both = Contents::new(&[me, other], "me", &[], &asked(&[])).unwrap();
     assert_eq!(
-        both.changes(&alone).unwrap(),
+        elements::script(&both.changes(&alone).unwrap()),
         "delete element inet minicni cluster4 { 10.244.0.0/24 }\ndelete element inet minicni cluster6 { fd44::/64 }\n\
          add element inet minicni cluster4 { 10.244.0.0/23, 192.168.77.2/32 }\n\
          add element inet minicni cluster6 { fd44::/63, fd77::2/128 }\n"
     );
-    assert_eq!(both.changes(&both).unwrap(), "");
+    assert_eq!(both.changes(&both).unwrap(), []);
 }
 
 #[test]
