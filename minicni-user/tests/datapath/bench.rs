@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -17,6 +17,7 @@ use nix::{
     mount::{MsFlags, mount},
     net::if_::if_nametoindex,
     sched::{CloneFlags, unshare},
+    time::{ClockId, clock_getres},
     unistd::geteuid,
 };
 use pcap_file::pcap::{PcapPacket, PcapWriter};
@@ -30,6 +31,11 @@ const TAGGED_EGRESS: &str = "tagged";
 pub(crate) const OK: u32 = u32::MAX;
 pub(crate) const SHOT: u32 = 2;
 pub(crate) const REDIRECT: u32 = 7;
+
+/// A limit that is long enough for what a test does before it, in an emulated guest on a busy machine, too.
+pub(crate) const LIMIT: Duration = Duration::from_secs(3);
+/// Long enough for it to be over.
+pub(crate) const BEYOND: Duration = Duration::from_millis(3_100);
 
 /// The family of the addresses that a test's frames bear.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +72,8 @@ pub(crate) struct Bench {
     pub(crate) pins: Pins,
     name: String,
     frames: Vec<(Duration, Vec<u8>)>,
+    /// Keeps what the tagging program calls.
+    _calls: OwnedFd,
 }
 
 /// What became of a frame.
@@ -77,6 +85,12 @@ pub(crate) struct Outcome {
 /// Load-time constants under which nothing becomes stale by the clock.
 pub(crate) fn patient() -> Constants {
     Constants { proofs: 8, skipped: 0, refresh: 1 << 32, idle: 1 << 33, grace: 1 << 31, tcp: true }
+}
+
+/// A time for load-time constants: the programs' clock ticks with the kernel's coarse ones.
+pub(crate) fn jiffies(time: Duration) -> u64 {
+    let tick = Duration::from(clock_getres(ClockId::CLOCK_MONOTONIC_COARSE).unwrap());
+    u64::try_from(time.as_nanos() / tick.as_nanos()).unwrap()
 }
 
 /// Runs a test with IPv4 and with IPv6.
@@ -112,7 +126,7 @@ impl Bench {
         let object = std::env::var_os("MINICNI_EBPF_OBJECT").map(|path| std::fs::read(path).unwrap());
         let pins = Pins::new(Path::new("/mnt/minicni"));
         let programs = load(&pins, object.as_deref().unwrap_or(OBJECT), constants, 0).unwrap();
-        tagged::pin(&programs, &pins.program(TAGGED_EGRESS)).unwrap();
+        let calls = tagged::pin(&programs, &pins.program(TAGGED_EGRESS)).unwrap();
         let pod = |number: u8| {
             let host_mac = [2, 0, 0, 0, 0xff, number];
             let end = |name, mac| VethEnd { name, ifindex: None, mac: MacAddress(mac), mtu: 1500 };
@@ -135,7 +149,7 @@ impl Bench {
             Family::V6 => Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 1).into(),
         };
         let name = format!("{name}-{family:?}");
-        let mut bench = Self { a, b, virtual_address, pins, name, frames: Vec::new() };
+        let mut bench = Self { a, b, virtual_address, pins, name, frames: Vec::new(), _calls: calls };
         bench.enter(a, 0);
         bench.enter(b, 0);
         bench

@@ -1,13 +1,13 @@
 //! When a flow begins, and when noting it rests.
 
-use std::{cell::RefCell, thread::sleep, time::Duration};
+use std::{cell::RefCell, thread::sleep};
 
 use minicni::datapath::{Constants, Flows};
 use minicni_common::{Reason, names::bucket};
 use proptest::prelude::*;
 
 use crate::{
-    bench::{Bench, OK, Pod, REDIRECT, patient, run},
+    bench::{BEYOND, Bench, LIMIT, OK, Pod, REDIRECT, jiffies, patient, run},
     fuzz::runner,
     packets::Frame,
 };
@@ -139,7 +139,7 @@ fn whatever_shares_a_bucket_only_what_leaves_as_it_entered_is_ever_redirected() 
 
 #[test]
 fn a_direction_of_which_nothing_is_proven_rests_after_64_packets_and_is_tried_again_after_the_grace_time() {
-    run("rest", Constants { grace: 250, ..patient() }, |bench| {
+    run("rest", Constants { grace: jiffies(LIMIT), ..patient() }, |bench| {
         let (a, b) = (bench.a, bench.b);
         let (there, back) = udp(bench);
         for _ in 0..80 {
@@ -147,7 +147,7 @@ fn a_direction_of_which_nothing_is_proven_rests_after_64_packets_and_is_tried_ag
         }
         let noted = bench.direction_from(a).noted;
         assert!((1..=64).contains(&noted), "{noted}");
-        sleep(Duration::from_secs(3)); // more than 250 jiffies, whatever HZ is
+        sleep(BEYOND);
         bench.promote(&there, &back);
         bench.expect(&[Reason::Redirected], REDIRECT, |bench| bench.ingress(a, &there.bytes()));
         bench.expect(&[Reason::Redirected], REDIRECT, |bench| bench.ingress(b, &back.bytes()));
@@ -156,13 +156,13 @@ fn a_direction_of_which_nothing_is_proven_rests_after_64_packets_and_is_tried_ag
 
 #[test]
 fn what_a_direction_proved_before_the_idle_limit_does_not_count_when_the_other_one_begins() {
-    run("forgotten", Constants { idle: 250, ..patient() }, |bench| {
+    run("forgotten", Constants { idle: jiffies(LIMIT), ..patient() }, |bench| {
         let (a, b) = (bench.a, bench.b);
         let (there, back) = udp(bench);
         for _ in 0..8 {
             bench.through_the_stack(a, b, &there, Reason::Learning, &[Reason::Proof]);
         }
-        sleep(Duration::from_secs(3)); // more than 250 jiffies, whatever HZ is
+        sleep(BEYOND);
         bench.through_the_stack(b, a, &back, Reason::Learning, &[Reason::Proof]);
         assert_eq!(bench.flow().directions.iter().map(|direction| direction.proofs).sum::<u64>(), 1);
     });
@@ -170,7 +170,8 @@ fn what_a_direction_proved_before_the_idle_limit_does_not_count_when_the_other_o
 
 #[test]
 fn a_twin_ends_what_a_flow_proved_for_as_long_as_the_flow_may_be_redirected() {
-    let short = Constants { refresh: 200, idle: 200, grace: 200, ..patient() };
+    let limit = jiffies(LIMIT);
+    let short = Constants { refresh: limit, idle: limit, grace: limit, ..patient() };
     run("late_twin", short, |bench| {
         let (a, b) = (bench.a, bench.b);
         let (there, back) = udp(bench);
@@ -178,7 +179,7 @@ fn a_twin_ends_what_a_flow_proved_for_as_long_as_the_flow_may_be_redirected() {
         let twin = there.routed(b.mac, b.host_mac).bytes();
         bench.expect(&[Reason::Demoted, Reason::Twin], OK, |bench| bench.egress_untagged(a.ifindex, b, &twin));
         bench.promote(&there, &back);
-        sleep(Duration::from_secs(5)); // more than 400 jiffies, whatever HZ is
+        sleep(2 * BEYOND);
         // Nothing is left to be ended: the next packet finds the flow void.
         bench.expect(&[], OK, |bench| bench.egress_untagged(a.ifindex, b, &twin));
         bench.expect(&[Reason::Stale, Reason::Demoted], OK, |bench| bench.ingress(b, &back.bytes()));

@@ -6,7 +6,7 @@ use minicni::datapath::Constants;
 use minicni_common::{Reason, names::GENERATION_SLOTS};
 
 use crate::{
-    bench::{Bench, OK, REDIRECT, patient, run},
+    bench::{BEYOND, Bench, LIMIT, OK, REDIRECT, jiffies, patient, run},
     packets::{Frame, Tcp, inspect},
 };
 
@@ -272,12 +272,12 @@ fn a_bump_of_either_pods_generation_or_of_the_global_one_makes_the_flow_prove_it
 
 #[test]
 fn a_promoted_direction_sends_a_packet_through_the_stack_at_every_refresh_and_stays_promoted() {
-    let refresh = Constants { refresh: 25, grace: 25, ..patient() };
+    let refresh = Constants { refresh: jiffies(LIMIT), grace: jiffies(LIMIT), ..patient() };
     run("refresh", refresh, |bench| {
         let (there, back) = udp(bench);
         let (a, b) = (bench.a, bench.b);
         bench.promote(&there, &back);
-        sleep(Duration::from_millis(400)); // more than 25 jiffies, whatever HZ is
+        sleep(BEYOND);
         bench.through_the_stack(a, b, &there, Reason::Refresh, &[Reason::Proof]);
         bench.through_the_stack(b, a, &back, Reason::Refresh, &[Reason::Proof]);
         assert_redirected(bench, &there, &back);
@@ -286,14 +286,14 @@ fn a_promoted_direction_sends_a_packet_through_the_stack_at_every_refresh_and_st
 
 #[test]
 fn a_refresh_that_the_stack_swallows_demotes_the_flow_after_the_grace_time() {
-    let refresh = Constants { refresh: 25, grace: 25, ..patient() };
+    let refresh = Constants { refresh: jiffies(LIMIT), grace: jiffies(LIMIT), ..patient() };
     run("swallowed", refresh, |bench| {
         let (there, back) = udp(bench);
         let a = bench.a;
         bench.promote(&there, &back);
-        sleep(Duration::from_millis(400));
+        sleep(BEYOND);
         bench.expect(&[Reason::Refresh], OK, |bench| bench.ingress(a, &there.bytes()));
-        sleep(Duration::from_millis(400));
+        sleep(BEYOND);
         bench.expect(&[Reason::Stale, Reason::Demoted], OK, |bench| bench.ingress(a, &there.bytes()));
         bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(a, &there.bytes()));
     });
@@ -301,7 +301,7 @@ fn a_refresh_that_the_stack_swallows_demotes_the_flow_after_the_grace_time() {
 
 #[test]
 fn longer_frames_do_not_put_off_the_verdict_on_one_that_was_swallowed() {
-    let refresh = Constants { grace: 50, ..patient() };
+    let refresh = Constants { grace: jiffies(Duration::from_millis(500)), ..patient() };
     run("put_off", refresh, |bench| {
         let (there, back) = udp(bench);
         let a = bench.a;
@@ -311,7 +311,7 @@ fn longer_frames_do_not_put_off_the_verdict_on_one_that_was_swallowed() {
             let before = bench.counters();
             bench.ingress(a, &Frame { payload: vec![0; length], ..there.clone() }.bytes());
             stale.push(bench.counters().stale - before.stale);
-            sleep(Duration::from_millis(100)); // 50 jiffies are 50 to 500 ms
+            sleep(Duration::from_millis(100));
         }
         assert_eq!(stale.iter().sum::<u64>(), 1, "{stale:?}");
     });
@@ -319,12 +319,12 @@ fn longer_frames_do_not_put_off_the_verdict_on_one_that_was_swallowed() {
 
 #[test]
 fn a_direction_idle_for_longer_than_the_limit_starts_from_nothing() {
-    let short = Constants { refresh: 25, idle: 100, grace: 25, ..patient() };
+    let short = Constants { refresh: jiffies(LIMIT / 4), idle: jiffies(LIMIT), grace: jiffies(LIMIT / 4), ..patient() };
     run("idle", short, |bench| {
         let (there, back) = udp(bench);
         let a = bench.a;
         bench.promote(&there, &back);
-        sleep(Duration::from_millis(1_200)); // more than 100 jiffies, whatever HZ is
+        sleep(BEYOND);
         bench.expect(&[Reason::Stale, Reason::Demoted], OK, |bench| bench.ingress(a, &there.bytes()));
         assert_eq!(bench.direction_from(a).noted, 1);
     });

@@ -5,7 +5,9 @@
 
 mod guest;
 mod kernel;
+mod part;
 mod smoke;
+mod wiring;
 
 use std::{
     ffi::OsString,

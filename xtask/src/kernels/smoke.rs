@@ -1,10 +1,15 @@
-//! `test kernels`: the programs and the trap table under other kernels.
+//! `test kernels`: the programs, plugin and daemon, and the trap table under other kernels.
 
 use std::{
-    ffi::OsString,
     fs::{self, File},
+    num::NonZeroUsize,
     path::PathBuf,
     process::Command,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -16,8 +21,13 @@ use serde::Serialize;
 use super::{
     guest::{Clock, Guest},
     kernel::{Kernel, Release},
+    part::{Built, Part},
+    wiring,
 };
 use crate::command;
+
+/// Each language of rules once, IPVS among them, and both families.
+const CELLS: [&str; 4] = ["iptables-legacy/ipv4", "iptables-nft/ipv6", "nftables/ipv4", "ipvs/ipv4"];
 
 /// Arguments of `test kernels`.
 #[derive(clap::Args)]
@@ -25,28 +35,19 @@ pub struct Smoke {
     /// Only this kernel; may be given more than once
     #[arg(long, value_enum)]
     kernel: Vec<Release>,
-    /// Of the trap table only cells whose name contains each word of this
-    #[arg(long, value_name = "PATTERN", default_value = "ipv4")]
-    only: String,
+    /// Of the trap table only cells whose name contains each word of this; may be given more than once
+    #[arg(long, value_name = "PATTERN", default_values = CELLS)]
+    only: Vec<String>,
+    /// How many guests run at a time, 2 GiB of memory each; as many as there are CPUs if not given
+    #[arg(long, value_name = "N")]
+    guests: Option<NonZeroUsize>,
     /// Print the results as JSON
     #[arg(long)]
     json: bool,
 }
 
 /// A program runs some twenty times as long in an emulated guest.
-const TIMEOUT: Duration = Duration::from_mins(30);
-/// Random packets for each property of the datapath.
-const CASES: &str = "PROPTEST_CASES=8";
-
-/// What is run in a guest.
-#[derive(Clone, Copy, Debug, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Part {
-    /// Packets through the programs by `BPF_PROG_TEST_RUN`.
-    Packets,
-    /// The trap table.
-    Traps,
-}
+const TIMEOUT: Duration = Duration::from_mins(45);
 
 /// What came of a part.
 #[derive(Clone, Debug, Serialize)]
@@ -55,34 +56,43 @@ struct Row {
     kernel: String,
     part: Part,
     passed: bool,
-    /// The last line of the output that counts what passed.
+    /// How much of it passed, or why nothing is known.
     summary: String,
     seconds: u64,
     /// All of the output.
     log: PathBuf,
 }
 
-struct Built {
-    xtask: PathBuf,
-    programs: PathBuf,
-    packets: PathBuf,
-}
-
-/// Boots each kernel twice, and shows what came of it.
+/// Boots each kernel once for each part, and shows what came of it.
 pub(crate) fn run(arguments: &Smoke) -> Result<()> {
     let built = build()?;
     let logs = command::root().join("target/kernels");
     fs::create_dir_all(&logs).with_context(|| format!("create {}", logs.display()))?;
-    let kernels = if arguments.kernel.is_empty() { Release::value_variants() } else { &arguments.kernel };
-    let mut rows = Vec::new();
-    for release in kernels {
+    let releases = if arguments.kernel.is_empty() { Release::value_variants() } else { &arguments.kernel };
+    let mut tasks = Vec::new();
+    for &release in releases {
         let kernel = release.prepare()?;
-        for part in [Part::Packets, Part::Traps] {
-            let name = format!("{release}-{}.log", name(part));
-            eprintln!("{}: {}, minutes; see target/kernels/{name}", kernel.version, name_of(part));
-            rows.push(row(part, &kernel, &built, &arguments.only, logs.join(name))?);
-        }
+        tasks.extend(Part::ALL.map(|part| (release, kernel.clone(), part)));
     }
+    let guests = arguments.guests.map_or_else(thread::available_parallelism, Ok)?.get();
+    let (next, rows) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..guests {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Relaxed);
+                    let Some((release, kernel, part)) = tasks.get(number) else { break };
+                    let log = logs.join(format!("{release}-{}.log", part.name()));
+                    eprintln!("{}: {}, minutes; see {}", kernel.version, part.title(), log.display());
+                    let row = row(*part, *release, kernel, &built, &arguments.only, log);
+                    rows.lock().unwrap_or_else(PoisonError::into_inner).push((number, row));
+                }
+            });
+        }
+    });
+    let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
+    rows.sort_by_key(|(number, _)| *number);
+    let rows: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&rows)?);
     } else {
@@ -94,47 +104,31 @@ pub(crate) fn run(arguments: &Smoke) -> Result<()> {
     }
 }
 
-fn name(part: Part) -> &'static str {
-    match part {
-        Part::Packets => "packets",
-        Part::Traps => "traps",
-    }
-}
-
-fn name_of(part: Part) -> &'static str {
-    match part {
-        Part::Packets => "packets through the programs",
-        Part::Traps => "the trap table",
-    }
-}
-
-fn row(part: Part, kernel: &Kernel, built: &Built, only: &str, log: PathBuf) -> Result<Row> {
+fn row(part: Part, release: Release, kernel: &Kernel, built: &Built, only: &[String], log: PathBuf) -> Row {
     let start = Instant::now();
-    let words: Vec<OsString> = match part {
-        Part::Packets => [CASES.into(), built.packets.clone().into(), "--test-threads=1".into()].into(),
-        Part::Traps => {
-            let traps = ["test", "traps", "--quick", "--only", only, "--programs"].map(OsString::from);
-            [&[OsString::from(&built.xtask)], &traps[..], &[OsString::from(&built.programs)]].concat()
-        }
-    };
     let guest = Guest { clock: Clock::Time, memory: 2048, timeout: TIMEOUT };
-    let status = guest.run(kernel, "env".as_ref(), &words, Some(File::create(&log)?));
-    let text = fs::read_to_string(&log).unwrap_or_default();
-    let counts = text.lines().rev().find(|line| line.contains(" passed"));
-    let (passed, summary) = match &status {
-        Ok(status) => (status.success() && counts.is_some(), counts.unwrap_or("nothing was counted").to_owned()),
+    let status = File::create(&log)
+        .with_context(|| format!("create {}", log.display()))
+        .and_then(|output| guest.run(kernel, "env".as_ref(), &part.words(release, built, only), Some(output)));
+    let (passed, summary) = match status {
+        Ok(status) => {
+            let (passed, summary) = part.counted(release, &fs::read_to_string(&log).unwrap_or_default());
+            (passed && status.success(), summary)
+        }
         Err(error) => (false, format!("{error:#}")),
     };
-    Ok(Row { kernel: kernel.version.clone(), part, passed, summary, seconds: start.elapsed().as_secs(), log })
+    let seconds = start.elapsed().as_secs();
+    eprintln!("{}: {}: {summary}, {seconds} s", kernel.version, part.title());
+    Row { kernel: kernel.version.clone(), part, passed, summary, seconds, log }
 }
 
 fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_header(["kernel", "what", "as promised", "result", "time"]);
+    table.load_style(UTF8_FULL_CONDENSED).set_header(["kernel", "what", "as promised", "passed", "time"]);
     for row in rows {
         let passed = if row.passed { "yes" } else { "NO" };
         let time = format!("{} s", row.seconds);
-        table.add_row([&row.kernel, name_of(row.part), passed, &row.summary, &time]);
+        table.add_row([&row.kernel, row.part.title(), passed, &row.summary, &time]);
     }
     table
 }
@@ -151,20 +145,21 @@ fn build() -> Result<Built> {
     command::run(
         cargo().args(["build", "--workspace", "--bins"]).stdout(std::process::Stdio::from(std::io::stderr())),
     )?;
-    let messages = command::output(cargo().args([
-        "test",
-        "--no-run",
-        "--package",
-        "minicni-user",
-        "--test",
-        "datapath",
-        "--message-format=json-render-diagnostics",
-    ]))?;
-    let executable = |line: &str| -> Option<PathBuf> {
+    let mut names = vec!["datapath"];
+    names.extend(wiring::tests(Release::Sid).iter().map(|(name, _)| *name));
+    let mut tests = cargo();
+    tests.args(["test", "--no-run", "--workspace", "--message-format=json-render-diagnostics"]);
+    tests.args(names.iter().flat_map(|name| ["--test", name]));
+    let messages = command::output(&mut tests)?;
+    let executable = |line: &str| -> Option<(String, PathBuf)> {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        (message["target"]["name"] == "datapath").then(|| message["executable"].as_str().map(PathBuf::from))?
+        let name = names.iter().find(|name| message["target"]["name"] == **name)?;
+        Some(((*name).to_owned(), message["executable"].as_str()?.into()))
     };
-    let packets = messages.lines().filter_map(executable).next_back().context("cargo names no test program")?;
+    let tests: Vec<_> = messages.lines().filter_map(executable).collect();
+    if let Some(missing) = names.iter().find(|name| !tests.iter().any(|(there, _)| there == *name)) {
+        bail!("cargo names no test program {missing}");
+    }
     let programs = xtask.parent().context("we are in a directory")?.to_owned();
-    Ok(Built { xtask, programs, packets })
+    Ok(Built { xtask, programs, tests })
 }

@@ -15,8 +15,8 @@ use nix::mount::{MsFlags, mount};
 
 use super::{Families, Pod, Programs, directory, families, netns_path, stop_daemon, without_dad};
 
-/// How long a daemon may take until it is ready.
-const START_LIMIT: Duration = Duration::from_secs(20);
+/// How long a daemon may take until it is ready: in an emulated guest on a busy machine half a minute.
+const START_LIMIT: Duration = Duration::from_secs(90);
 
 /// A node: a network namespace with a state directory and a bpf file system of its own.
 #[derive(Debug)]

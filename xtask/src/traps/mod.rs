@@ -43,9 +43,9 @@ pub struct Arguments {
     /// Every kind of service and every set of rules once, before and after promotion, closing, and beside a policy
     #[arg(long)]
     quick: bool,
-    /// Only cells whose name contains each word of this, such as "nftables/ipv6 itself"
+    /// Only cells whose name contains each word of this, such as "nftables/ipv6 itself"; may be given more than once
     #[arg(long, value_name = "PATTERN")]
-    only: Option<String>,
+    only: Vec<String>,
     /// Print all cells as JSON
     #[arg(long)]
     json: bool,
@@ -79,11 +79,17 @@ pub(crate) fn run(arguments: &Arguments, programs: &Programs) -> Result<()> {
     let _alone = alone()?;
     let start = Instant::now();
     let step = |text: &str| eprintln!("[{:>5.1} s] {text}", start.elapsed().as_secs_f64());
-    let words: Vec<_> = arguments.only.iter().flat_map(|only| only.split_whitespace()).collect();
+    let asked_for = |name: &str| {
+        let mut patterns = arguments.only.iter();
+        arguments.only.is_empty() || patterns.any(|only| only.split_whitespace().all(|word| name.contains(word)))
+    };
+    let mut left_out = 0;
     let mut outcomes: Vec<Outcome> = Vec::new();
     for setting in Setting::all(arguments.quick) {
         let mut cells = setting.cells(arguments.quick);
-        cells.retain(|cell| words.iter().all(|word| cell.to_string().contains(word)));
+        let all = cells.len();
+        cells.retain(|cell| asked_for(&cell.to_string()));
+        left_out += all - cells.len();
         if cells.is_empty() {
             continue;
         }
@@ -101,9 +107,9 @@ pub(crate) fn run(arguments: &Arguments, programs: &Programs) -> Result<()> {
     }
     lab::clean(bed::LAB).context("remove the lab")?;
     if outcomes.is_empty() {
-        bail!("no cell has a name with {}", arguments.only.as_deref().unwrap_or_default());
+        bail!("no cell has a name with {}", arguments.only.join(", nor with "));
     }
-    let report = Report::new(outcomes, start.elapsed());
+    let report = Report::new(outcomes, left_out, start.elapsed());
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {

@@ -23,13 +23,16 @@ pub(super) struct Summary {
     pub(super) passed: usize,
     pub(super) failed: usize,
     pub(super) not_run: usize,
+    /// Cells that exist, and that `--only` left out.
+    pub(super) left_out: usize,
     pub(super) seconds: f64,
 }
 
 impl Report {
     /// Adds the cells up.
-    pub(super) fn new(cells: Vec<Outcome>, took: Duration) -> Self {
-        let mut summary = Summary { seconds: (took.as_secs_f64() * 10.0).round() / 10.0, ..Summary::default() };
+    pub(super) fn new(cells: Vec<Outcome>, left_out: usize, took: Duration) -> Self {
+        let seconds = (took.as_secs_f64() * 10.0).round() / 10.0;
+        let mut summary = Summary { left_out, seconds, ..Summary::default() };
         for outcome in &cells {
             match outcome.verdict {
                 Verdict::Passed => summary.passed += 1,
@@ -85,8 +88,10 @@ pub(super) fn render(report: &Report) -> String {
     for (rules, reason) in reasons {
         let _ = write!(text, "\n{rules}: NOT RUN: {reason}\n");
     }
-    let Summary { passed, failed, not_run, seconds } = report.summary;
-    text + &format!("\n{passed} cells passed, {failed} failed, {not_run} not run, in {seconds:.0} s")
+    let Summary { passed, failed, not_run, left_out, seconds } = report.summary;
+    text + &format!(
+        "\n{passed} cells passed, {failed} failed, {not_run} not run, {left_out} not asked for, in {seconds:.0} s"
+    )
 }
 
 /// What was expected and seen, with the cells of which that is true, in the order of the first ones.
@@ -144,7 +149,7 @@ mod tests {
             outcome(Rules::Nftables, Phase::Before, Verdict::Passed),
             outcome(Rules::Ipvs, Phase::Before, Verdict::NotRun { reason: "no such thing".to_owned() }),
         ];
-        Report::new(cells, Duration::from_millis(1_260))
+        Report::new(cells, 0, Duration::from_millis(1_260))
     }
 
     #[test]
@@ -163,7 +168,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("ipvs: NOT RUN: no such thing"), "{text}");
-        assert!(text.ends_with("2 cells passed, 1 failed, 1 not run, in 1 s"), "{text}");
+        assert!(text.ends_with("2 cells passed, 1 failed, 1 not run, 0 not asked for, in 1 s"), "{text}");
     }
 
     #[test]
