@@ -13,7 +13,10 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use self::root::Root;
-use crate::build;
+use crate::{
+    build, command,
+    debian::{self, Tool},
+};
 
 /// Arguments of `image`.
 #[derive(clap::Args)]
@@ -32,6 +35,9 @@ pub struct Arguments {
 /// What the image of minicni executes.
 const COMMAND: Command = Command { program: "/usr/local/bin/minicnid", arguments: &["run"] };
 
+const BUSYBOX: Tool =
+    Tool { program: "busybox", package: "busybox-static", purpose: "the image of a shell script is made of it" };
+
 /// What an image executes, and what it is given where a container says nothing else.
 struct Command {
     program: &'static str,
@@ -43,6 +49,23 @@ pub(crate) fn of_traffic(program: &Path, name: &str, archive: &Path) -> Result<(
     let mut root = Root::default();
     root.add(program, "traffic")?;
     let image = archive::pack(&root, name, &Command { program: "/traffic", arguments: &["serve"] })?;
+    fs::write(archive, &image.bytes).with_context(|| format!("write {}", archive.display()))
+}
+
+/// Writes the archive of an image with kubectl, busybox, and `nft` with what else the daemon of minicni executes.
+pub(crate) fn of_shell(kubectl: &Path, name: &str, archive: &Path) -> Result<()> {
+    debian::need(&[BUSYBOX])?;
+    let busybox = command::find(BUSYBOX.program).context("busybox is missing")?;
+    let mut root = Root::default();
+    root.add(kubectl, "usr/bin/kubectl")?;
+    root.add(&busybox, "usr/bin/busybox")?;
+    for applet in command::output(std::process::Command::new(&busybox).arg("--list"))?.lines() {
+        if applet != BUSYBOX.program {
+            root.link(format!("usr/bin/{applet}"), BUSYBOX.program);
+        }
+    }
+    packages::add(&mut root)?;
+    let image = archive::pack(&root, name, &Command { program: "/usr/bin/sh", arguments: &[] })?;
     fs::write(archive, &image.bytes).with_context(|| format!("write {}", archive.display()))
 }
 

@@ -42,36 +42,44 @@ impl Cluster {
             return Ok(Self { kubectl: Kubectl::of(kubeconfig)?, what, made: Made::Nothing });
         }
         let pods = command::root().join("target/minicni-bench-image.tar");
+        let (manifests, mut archives) = images::of_network(arguments)?;
         if let Err(reason) = kind_works() {
             eprintln!("{reason:#}; the pods run in the cluster of cargo xtask e2e instead");
-            if arguments.cni != MINICNI && arguments.manifest.is_empty() {
+            if arguments.cni != MINICNI && manifests.is_empty() {
                 bail!("without kind, the network {} has to come from --manifest", arguments.cni);
             }
-            images::need(&arguments.manifest, &arguments.image)?;
+            images::need(&manifests, &archives)?;
             images::write(&pods)?;
-            let mut archives = vec![pods];
-            for archive in &arguments.image {
+            archives.push(pods);
+            for archive in &mut archives {
                 // Nodes have another working directory.
-                archives.push(fs::canonicalize(archive).with_context(|| format!("find {}", archive.display()))?);
+                *archive = fs::canonicalize(&archive).with_context(|| format!("find {}", archive.display()))?;
             }
-            let lent = Lent::start(archives, &arguments.manifest, |text| eprintln!("{text}"))?;
+            let lent = Lent::start(archives, &manifests, |text| eprintln!("{text}"))?;
             let what = "2 nodes of cargo xtask e2e on one machine".to_owned();
             return Ok(Self { kubectl: lent.kubectl().clone(), what, made: Made::Here(Box::new(lent)) });
         }
         images::write(&pods)?;
+        archives.push(pods);
         let kubeconfig = std::env::temp_dir().join(format!("{KIND}-{}", std::process::id()));
         let cluster = Self {
             kubectl: Kubectl::of(&kubeconfig)?,
             what: "kind, 1 control plane and 3 workers on one machine".to_owned(),
             made: Made::Kind(kubeconfig.clone()),
         };
-        cluster.create(arguments, &kubeconfig, &pods)?;
+        cluster.create(arguments.cni == MINICNI, &kubeconfig, &manifests, archives)?;
         Ok(cluster)
     }
 
     /// As deploy/kind/README.md says it.
-    fn create(&self, arguments: &Arguments, kubeconfig: &Path, pods: &Path) -> Result<()> {
-        let own = arguments.cni != MINICNI && arguments.manifest.is_empty();
+    fn create(
+        &self,
+        minicni: bool,
+        kubeconfig: &Path,
+        manifests: &[PathBuf],
+        mut archives: Vec<PathBuf>,
+    ) -> Result<()> {
+        let own = !minicni && manifests.is_empty();
         let config = fs::read_to_string(command::root().join("deploy/kind/config.yaml"))?;
         let config = if own { config.replace("disableDefaultCNI: true", "disableDefaultCNI: false") } else { config };
         let file = kubeconfig.with_extension("yaml");
@@ -79,9 +87,7 @@ impl Cluster {
         let created = kind(&["create", "cluster", "--config"], &[&file, Path::new("--kubeconfig"), kubeconfig]);
         fs::remove_file(&file)?;
         created?;
-        let mut archives = arguments.image.clone();
-        archives.push(pods.to_owned());
-        if arguments.cni == MINICNI {
+        if minicni {
             archives.push(e2e::image()?);
             let nodes = command::output(Command::new("kind").args(["get", "nodes", "--name", KIND]))?;
             for node in nodes.lines() {
@@ -93,11 +99,11 @@ impl Cluster {
         for archive in &archives {
             kind(&["load", "image-archive"], &[archive])?;
         }
-        if arguments.cni == MINICNI {
+        if minicni {
             let overlay = command::root().join("deploy/overlays/kind");
             self.kubectl.run(&["apply", "-k", text(&overlay)?])?;
         }
-        for manifest in &arguments.manifest {
+        for manifest in manifests {
             self.kubectl.run(&["apply", "-f", text(manifest)?])?;
         }
         self.kubectl.run(&["wait", "--for=condition=Ready", "nodes", "--all", "--timeout=300s"]).map(drop)

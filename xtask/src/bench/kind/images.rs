@@ -9,7 +9,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{build, image};
+use super::{Arguments, PTP};
+use crate::{
+    build, command, image,
+    lab::kubernetes::{Component, binaries},
+};
 
 /// What deploy/bench/bench.yaml calls the image of its pods.
 const NAME: &str = concat!("docker.io/library/minicni-bench:", env!("CARGO_PKG_VERSION"));
@@ -18,6 +22,29 @@ const NAME: &str = concat!("docker.io/library/minicni-bench:", env!("CARGO_PKG_V
 pub(super) fn write(archive: &Path) -> Result<()> {
     let program = build::package("traffic")?.join("traffic");
     image::of_traffic(&program, NAME, archive)
+}
+
+/// What [`PTP_MANIFEST`] calls its image.
+const PTP_NAME: &str = concat!("docker.io/library/minicni-bench-ptp:", env!("CARGO_PKG_VERSION"));
+
+/// The plain network to compare with, below the root of the sources.
+const PTP_MANIFEST: &str = "deploy/bench/ptp.yaml";
+
+/// Writes the image of the plain network.
+pub(super) fn write_ptp(archive: &Path) -> Result<()> {
+    let kubectl = binaries::need(&[Component::Kubectl])?.path(Component::Kubectl);
+    image::of_shell(&kubectl, PTP_NAME, archive)
+}
+
+/// The manifests of a network and the archives of its images: those that were given, or of the plain network, which are
+/// ours, where none were.
+pub(super) fn of_network(arguments: &Arguments) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    if arguments.cni != PTP || !arguments.manifest.is_empty() {
+        return Ok((arguments.manifest.clone(), arguments.image.clone()));
+    }
+    let archive = command::root().join("target/minicni-bench-ptp-image.tar");
+    write_ptp(&archive)?;
+    Ok((vec![command::root().join(PTP_MANIFEST)], vec![archive]))
 }
 
 /// Fails where manifests name images that no archive has, saying which.
@@ -112,8 +139,10 @@ mod tests {
     }
 
     #[test]
-    fn the_pods_manifest_names_the_image_that_is_built() {
-        let manifest = fs::read_to_string(crate::command::root().join("deploy/bench/bench.yaml")).unwrap();
-        assert_eq!(named(&manifest), BTreeSet::from([NAME.to_owned()]));
+    fn the_manifests_name_the_images_that_are_built() {
+        for (manifest, name) in [("deploy/bench/bench.yaml", NAME), (PTP_MANIFEST, PTP_NAME)] {
+            let manifest = fs::read_to_string(command::root().join(manifest)).unwrap();
+            assert_eq!(named(&manifest), BTreeSet::from([name.to_owned()]));
+        }
     }
 }

@@ -16,7 +16,8 @@ use super::output::{self, STDOUT};
 /// Arguments of `bench kind`.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// What the cluster's network is called in the table. Without --manifest, kind's own is taken, or what the cluster has
+    /// What the cluster's network is called in the table. Without --manifest, `ptp` is that of deploy/bench/ptp.yaml, with its
+    /// image; another name is kind's own, or what the cluster has
     #[arg(long, value_name = "NAME", default_value = MINICNI)]
     cni: String,
     /// The manifests of another network, in the order in which they are applied
@@ -43,6 +44,9 @@ pub(super) struct Arguments {
     /// Write the archive of the pods' image, for a cluster of your own, and measure nothing
     #[arg(long, value_name = "FILE", group = "format")]
     pods_image: Option<PathBuf>,
+    /// Write the archive of the image that deploy/bench/ptp.yaml names, and measure nothing
+    #[arg(long, value_name = "FILE", group = "format")]
+    ptp_image: Option<PathBuf>,
     /// Show the JSON of an earlier run instead of measuring
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
@@ -53,10 +57,15 @@ pub(super) struct Arguments {
 
 /// The network that is ours.
 const MINICNI: &str = "minicni";
+/// The plain one to compare with.
+const PTP: &str = "ptp";
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     if let Some(file) = &arguments.pods_image {
         return images::write(file);
+    }
+    if let Some(file) = &arguments.ptp_image {
+        return images::write_ptp(file);
     }
     let report = match &arguments.from {
         Some(file) => output::read(file)?,

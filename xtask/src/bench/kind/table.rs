@@ -28,11 +28,15 @@ pub(super) fn document(reports: &[Report]) -> String {
          by the ClusterIP of a Service. All over TCP and\nIPv4. A rate is the median of the rounds with quartiles; a ratio is \
          the median of the ratios of single rounds. What the fast path carries is in percent of\nthe packets that minicni's \
          programs were asked about.\n\n\
+         `ptp` is a plain network to compare with, of standard parts, [deploy/bench/ptp.yaml](../deploy/bench/ptp.yaml): the \
+         plugins ptp, host-local and portmap of the CNI\nproject, a route per node, and a masquerade for what leaves the \
+         cluster, as kindnet has them. kube-proxy is the same with either.\n\n\
          ```sh\n\
          cargo xtask bench kind --json docs/bench-kind.json\n\
-         cargo xtask bench kind --from docs/bench-kind.json --markdown > docs/bench-kind.md\n\
-         cargo xtask bench kind --from docs/bench-kind.json --svg > docs/bench-kind.svg\n\
-         cargo xtask bench kind --from docs/bench-kind.json --with other.json   # another network's run in the same table\n\
+         cargo xtask bench kind --cni ptp --json docs/bench-kind-ptp.json\n\
+         both=\"--from docs/bench-kind.json --with docs/bench-kind-ptp.json\"\n\
+         cargo xtask bench kind $both --markdown > docs/bench-kind.md\n\
+         cargo xtask bench kind $both --svg > docs/bench-kind.svg\n\
          ```\n\n\
          {}\n\n\
          New connections go through the kernel's own stack by design, and so does what a Service translates, on the client's \
@@ -46,28 +50,57 @@ pub(super) fn document(reports: &[Report]) -> String {
 
 fn table(reports: &[Report], style: TableStyle) -> Table {
     let mut table = Table::new();
-    let header =
+    let columns =
         ["TCP", "pods on", "network", "direct", "by Service", "Service / direct", "fast path: direct, Service"];
+    let mut header: Vec<_> = columns.map(str::to_owned).into();
+    if let [first, _, ..] = reports {
+        header.push(format!("{} / this: direct, Service", first.network));
+    }
     table.load_style(style).set_header(header);
     for workload in Workload::ALL {
         for cross_node in [false, true] {
-            for report in reports {
-                let [direct, service] = [false, true].map(|by| report.series(workload, Path::new(cross_node, by)));
-                let (Some(direct), Some(service)) = (direct, service) else { continue };
-                let ratio = Compared::of(&service.rates, &direct.rates).ratio;
-                table.add_row([
+            let paths = [false, true].map(|by_service| Path::new(cross_node, by_service));
+            let of = |report: &Report| paths.map(|path| report.series(workload, path).cloned());
+            let first = reports.first().map(of);
+            for (place, report) in reports.iter().enumerate() {
+                let [Some(direct), Some(service)] = of(report) else { continue };
+                let mut row = vec![
                     workload.name().to_owned(),
                     if cross_node { "two nodes" } else { "one node" }.to_owned(),
                     report.network.clone(),
-                    rate(direct),
-                    rate(service),
-                    format!("{:.2} ({:.2} .. {:.2})", ratio.median, ratio.lower_quartile, ratio.upper_quartile),
-                    format!("{}, {}", percent(direct), percent(service)),
-                ]);
+                    rate(&direct),
+                    rate(&service),
+                    range(&Compared::of(&service.rates, &direct.rates).ratio),
+                    format!("{}, {}", percent(&direct), percent(&service)),
+                ];
+                if reports.len() > 1 {
+                    row.push(match &first {
+                        Some([Some(first_direct), Some(first_service)]) if place > 0 => {
+                            format!("{}, {}", apart(first_direct, &direct), apart(first_service, &service))
+                        }
+                        _ => "-".to_owned(),
+                    });
+                }
+                table.add_row(row);
             }
         }
     }
     table
+}
+
+/// How many times as fast one run was as another. Their rounds are no pairs: what could be at most is told by the quartiles.
+fn apart(one: &Series, other: &Series) -> String {
+    let [one, other] = [one, other].map(|series| Summary::of(&series.rates));
+    let [median, low, high] = [
+        one.median / other.median,
+        one.lower_quartile / other.upper_quartile,
+        one.upper_quartile / other.lower_quartile,
+    ];
+    format!("{median:.2} ({low:.2} .. {high:.2})")
+}
+
+fn range(ratio: &Summary) -> String {
+    format!("{:.2} ({:.2} .. {:.2})", ratio.median, ratio.lower_quartile, ratio.upper_quartile)
 }
 
 fn rate(series: &Series) -> String {
@@ -95,8 +128,8 @@ fn notes(reports: &[Report]) -> String {
         .collect();
     if reports.len() > 1 {
         notes.push(
-            "* each network was measured in a run of its own, one after another: only what differs by more than the \
-             quartiles says something"
+            "* each network was measured in a run of its own, one after another. The last column is by the medians of both, \
+             with the least and the most that\n  their quartiles allow: where 1 is between them, no difference was seen"
                 .to_owned(),
         );
     }
@@ -110,13 +143,19 @@ pub(super) fn svg(reports: &[Report]) -> Result<String> {
     for workload in Workload::ALL {
         let baseline = first.series(workload, Path::FIRST).context("the report lacks the direct path on one node")?;
         for path in Path::ALL {
-            for report in reports {
+            for (place, report) in reports.iter().enumerate() {
                 let Some(series) = report.series(workload, path) else { continue };
                 let name = match reports {
                     [_] => format!("{}, {path}", workload.word()),
                     _ => format!("{}, {path}, {}", workload.word(), report.network),
                 };
-                let bars = vec![Compared::of(&series.rates, &baseline.rates).ratio];
+                let bars = vec![if place == 0 {
+                    Compared::of(&series.rates, &baseline.rates).ratio
+                } else {
+                    // The rounds of another run are no pairs with ours.
+                    let median = Summary::of(&baseline.rates).median;
+                    Summary::of(&series.rates.iter().map(|rate| rate / median).collect::<Vec<_>>())
+                }];
                 rows.push(Row { name, ours: report.network == MINICNI, bars });
             }
         }
@@ -135,7 +174,16 @@ mod tests {
 
     #[test]
     fn the_document_shows_the_figures_that_are_kept_beside_it() {
-        assert_eq!(include_str!("../../../../docs/bench-kind.md"), document(&[kept()]));
+        let docs = crate::command::root().join("docs");
+        let mut reports = vec![kept()];
+        // Of every network that was measured.
+        let other = docs.join("bench-kind-ptp.json");
+        if other.exists() {
+            reports.push(crate::bench::output::read(&other).unwrap());
+        }
+        let text = |name: &str| std::fs::read_to_string(docs.join(name)).unwrap();
+        assert_eq!(text("bench-kind.md"), document(&reports));
+        assert_eq!(text("bench-kind.svg"), svg(&reports).unwrap());
     }
 
     #[test]
@@ -148,5 +196,21 @@ mod tests {
         assert!(text.contains("in a run of its own"), "{text}");
         let plot = svg(&[kept(), other]).unwrap();
         assert!(plot.contains("stream, two nodes, by Service, kindnet"), "{plot}");
+    }
+
+    #[test]
+    fn another_network_has_a_column_of_how_many_times_as_fast_the_first_one_is() {
+        let mut other = kept();
+        other.network = "ptp".to_owned();
+        for series in &mut other.series {
+            series.rates =
+                Vec::from([1.0, 2.0, 3.0, 4.0].map(|rate| rate * if series.path.by_service { 2.0 } else { 1.0 }));
+        }
+        let mut first = Report { network: MINICNI.to_owned(), ..other.clone() };
+        first.series.iter_mut().for_each(|series| series.rates.iter_mut().for_each(|rate| *rate *= 8.0));
+        let text = render(&[first.clone(), other]);
+        assert!(text.contains("minicni / this: direct, Service"), "{text}");
+        assert!(text.contains("8.00 (2.67 .. 24.00), 8.00 (2.67 .. 24.00)"), "{text}");
+        assert!(!render(&[first]).contains("/ this"));
     }
 }
