@@ -98,12 +98,11 @@ impl Built {
 
 /// Runs the tests of one program after the other, whatever becomes of them.
 fn wiring_script(release: Release, built: &Built) -> String {
-    let mut script = String::from("status=0\n");
-    for (program, names) in wiring::tests(release) {
-        let path = built.test(program).display();
-        script += &format!("'{path}' --test-threads=1 --exact {} || status=1\n", names.join(" "));
-    }
-    script + "exit $status"
+    let line = |(program, names): (&str, Vec<&str>)| {
+        format!("'{}' --test-threads=1 --exact {} || status=1\n", built.test(program).display(), names.join(" "))
+    };
+    let lines: String = wiring::tests(release).into_iter().map(line).collect();
+    format!("status=0\n{lines}exit $status")
 }
 
 /// What the lines of test programs count, added up.
