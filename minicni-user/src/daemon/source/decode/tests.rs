@@ -169,8 +169,8 @@ proptest! {
             let place = place.index(body.len());
             body[place] = byte;
             let _ = encoding.page(body.clone().into());
-            body.truncate(cut.index(body.len()));
-            // JSON may lose the end of its line.
+            // JSON may lose the end of its line, and an envelope the two empty fields at its end.
+            body.truncate(cut.index(body.len() - 4));
             prop_assert!(encoding.page(body.into()).is_err());
         }
         for (encoding, stream) in WATCH {
