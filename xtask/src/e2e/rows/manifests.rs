@@ -8,7 +8,7 @@ use super::super::bed::Bed;
 use crate::command;
 
 /// Files of `deploy/`.
-const FILES: [&str; 3] = ["minicni.yaml", "uninstall.yaml", "bench/bench.yaml"];
+const FILES: [&str; 4] = ["minicni.yaml", "uninstall.yaml", "bench/bench.yaml", "bench/ptp.yaml"];
 const OVERLAYS: [&str; 2] = ["overlays/vxlan", "overlays/kind"];
 /// Unknown fields are an error, and nothing is created.
 const DRY: [&str; 4] = ["apply", "--validate=true", "--dry-run=server", "-f"];
