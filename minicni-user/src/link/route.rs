@@ -104,6 +104,23 @@ impl Socket {
     }
 }
 
+impl Socket {
+    /// Whether the kernel takes what comes for this address for its own. It does not wait for the kernel's network lock:
+    /// <https://github.com/torvalds/linux/blob/v6.12/net/ipv6/route.c#L6734>
+    pub fn is_local(&mut self, address: IpAddr) -> Result<bool, LinkError> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family(address);
+        message.header.destination_prefix_length = IpNet::from(address).prefix_len();
+        message.attributes.push(RouteAttribute::Destination(address.into()));
+        let request = Request::new(format!("look for a route to {address}"), RouteNetlinkMessage::GetRoute(message), 0)
+            .tolerate(Errno::ENETUNREACH)
+            .tolerate(Errno::EHOSTUNREACH);
+        Ok(
+            matches!(self.get(request)?, Some(RouteNetlinkMessage::NewRoute(route)) if route.header.kind == RouteType::Local),
+        )
+    }
+}
+
 impl Route {
     fn message(&self) -> RouteMessage {
         let mut message = RouteMessage::default();

@@ -1,6 +1,11 @@
 //! A pod's wiring: a veth pair, routes and neighbours on the host, addresses and routes in the pod.
 
-use std::{net::IpAddr, os::fd::AsFd as _};
+use std::{
+    net::IpAddr,
+    os::fd::AsFd as _,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use ipnet::IpNet;
 use minicni_common::{Endpoint, EndpointKind};
@@ -20,6 +25,9 @@ use crate::{
     },
     node::{CHECKED_GROUP, StateDir, attach},
 };
+
+/// How long an ADD waits for the kernel to take a pod's address for its own. After that the pod has to.
+const RECEIVES_WITHIN: Duration = Duration::from_secs(2);
 
 /// What is to be wired.
 #[derive(Debug)]
@@ -98,7 +106,7 @@ impl Wiring<'_> {
         if self.addresses.iter().any(IpAddr::is_ipv6) {
             sysctl::ensure(&sysctl::device_key("ipv6", &self.names.host, "disable_ipv6")?, "0")?;
         }
-        let gateways = self.netns.run(|| self.wire_pod())??;
+        let (gateways, mut pod) = self.netns.run(|| self.wire_pod())??;
         // Only now that the pod's end is up: the kernel lets the host's end send when its other end comes up, but does so
         // from a work queue, and drops what comes before. Adding a qdisc to a device that has its carrier does it at once
         // (`dev_activate` in `qdisc_graft`): https://elixir.bootlin.com/linux/v6.12/source/net/sched/sch_api.c#L1130
@@ -115,7 +123,21 @@ impl Wiring<'_> {
             // Last, so that the programs trust an interface only once it is complete.
             Endpoints::open(datapath.pins)?.insert(ifindex, &self.endpoint())?;
         }
+        self.until_received(&mut pod)?;
         Ok(gateways)
+    }
+
+    /// Waits until the pod receives what is sent to its addresses. Of an IPv6 address the kernel sees to that from a work queue,
+    /// behind whoever has its network lock, also without duplicate address detection, and what comes before is lost:
+    /// <https://elixir.bootlin.com/linux/v6.12/source/net/ipv6/addrconf.c#L4157>
+    fn until_received(&self, pod: &mut Socket) -> Result<(), LinkError> {
+        let start = Instant::now();
+        for address in self.addresses.iter().filter(|address| address.is_ipv6()) {
+            while !pod.is_local(*address)? && start.elapsed() < RECEIVES_WITHIN {
+                sleep(Duration::from_micros(100));
+            }
+        }
+        Ok(())
     }
 
     /// Activates a device, and leaves it as a plugin behind us expects it: without a qdisc. No program looks after the
@@ -130,7 +152,8 @@ impl Wiring<'_> {
         Ok(requests)
     }
 
-    fn wire_pod(&self) -> Result<Vec<IpAddr>, LinkError> {
+    /// Gives the gateways of [`Wiring::wire`], and a socket of the pod's namespace.
+    fn wire_pod(&self) -> Result<(Vec<IpAddr>, Socket), LinkError> {
         let mut socket = Socket::open()?;
         let ifindex = index_of(self.ifname)?;
         let mut requests = Vec::new();
@@ -162,7 +185,7 @@ impl Wiring<'_> {
         }
         let routes = self.routes.iter().map(|further| route(&pod_route(further.destination, further.mtu, ifindex)));
         socket.batch(routes.collect())?;
-        Ok(gateways)
+        Ok((gateways, socket))
     }
 
     /// What the endpoint map says of the pod.

@@ -162,17 +162,46 @@ fn a_node_whose_address_is_on_its_loopback_device_can_have_pods() {
     assert_eq!(pod.result.unwrap()["interfaces"][1]["mtu"], 1500);
 }
 
-#[test]
-fn a_clsact_qdisc_is_found_however_many_devices_are_deleted_meanwhile() {
-    let lab = lab("qdiscs", Families::V4);
-    let node = &lab.nodes[0];
+/// Makes many devices on a node, and gives the line that deletes them, for which the kernel's network lock is held
+/// again and again.
+fn many_devices(node: &Node, lab: &str) -> String {
     let batch = |what: &str, line: &dyn Fn(u32) -> String| {
-        let file = xtask::lab::directory("mniplugin-qdiscs").join(what);
+        let file = xtask::lab::directory(lab).join(what);
         std::fs::write(&file, (0..400).map(line).collect::<String>()).unwrap();
         format!("ip -b {}", file.display())
     };
     on_host(node, &batch("add", &|number| format!("link add b{number} type bridge\n")));
-    let delete = batch("delete", &|number| format!("link del b{number}\n"));
+    batch("delete", &|number| format!("link del b{number}\n"))
+}
+
+#[test]
+fn a_pod_receives_over_ipv6_from_when_add_returns_however_many_devices_are_deleted_meanwhile() {
+    let lab = lab("receives", Families::Dual);
+    let node = &lab.nodes[0];
+    // The first ADD looks at all devices of the node, which it cannot while they come and go.
+    let _first = node.pod("first").unwrap();
+    let delete = many_devices(node, "mniplugin-receives");
+    let mut pods: Vec<Pod> = (0..20).map(|number| node.sandbox(&format!("p{number}")).unwrap()).collect();
+    let deaf = thread::scope(|scope| {
+        let deletion = scope.spawn(|| on_host(node, &delete));
+        let add = |pod: &mut Pod| {
+            pod.add(node).unwrap();
+            let address = pod.address6().unwrap().into();
+            let receives = || minicni::link::Socket::open().and_then(|mut socket| socket.is_local(address)).unwrap();
+            !pod.netns.run(receives).unwrap()
+        };
+        let deaf = pods.iter_mut().map(add).filter(|deaf| *deaf).count();
+        deletion.join().unwrap();
+        deaf
+    });
+    assert_eq!(deaf, 0, "of {}", pods.len());
+}
+
+#[test]
+fn a_clsact_qdisc_is_found_however_many_devices_are_deleted_meanwhile() {
+    let lab = lab("qdiscs", Families::V4);
+    let node = &lab.nodes[0];
+    let delete = many_devices(node, "mniplugin-qdiscs");
     let pods: Vec<Pod> = (0..10).map(|number| node.pod(&format!("p{number}")).unwrap()).collect();
     let missed = thread::scope(|scope| {
         let deletion = scope.spawn(|| on_host(node, &delete));
