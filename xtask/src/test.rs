@@ -40,13 +40,14 @@ enum Part {
 }
 
 /// Programs that tests execute.
-const TOOLS: [Tool; 14] = [
+const TOOLS: [Tool; 15] = [
     tool("ip", "iproute2", "tests break a pod's wiring with it"),
     tool("nft", "nftables", "tests translate and drop with it"),
     tool("iptables", "iptables", "a test drops with it what conntrack finds invalid"),
     tool("conntrack", "conntrack", "tests look at connection states with it"),
     tool("bpftool", "bpftool", "a test inspects pinned maps with it"),
     tool("ping", "iputils-ping", "a test sends ICMP with it"),
+    tool("ethtool", "ethtool", "a test switches offloads of the uplink with it"),
     tool("strace", "strace", "a test holds the plugin up with it"),
     tool("sysctl", "procps", "a test changes a kernel setting with it"),
     tool("/usr/lib/cni/portmap", "containernetworking-plugins", "tests chain these plugins behind minicni"),
