@@ -242,6 +242,7 @@ mod tests {
     fn rounds_that_scatter_around_a_target_are_too_close_to_call() {
         let mut series = kept().series.remove(0);
         series.routed = vec![1.0; 7];
+        series.again.clone_from(&series.routed);
         series.minicni = vec![1.3; 7];
         assert_eq!(series.verdict(), Verdict::Ambitious);
         series.minicni = vec![1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6];
