@@ -15,11 +15,14 @@ pub(super) fn status(request: &Request) -> Result<(), CniError> {
     let facts = Facts::read(&config.state).map_err(|error| not_available(error.into()))?;
     let sets = config.ranges(facts.as_ref(), &[]).map_err(not_available)?;
     let store = config.existing_store().map_err(not_available)?;
-    let has_pods = store.as_ref().is_some_and(|store| store.has_owners().unwrap_or(false));
+    // Asked only where something is wrong: the answer takes longer the more pods there are.
+    let has_pods = || store.as_ref().is_some_and(|store| store.has_owners().unwrap_or(false));
     let limited = |error: CniError| CniError { code: Code::NotAvailableLimited, ..error };
-    programs(&config).map_err(if has_pods { limited } else { not_available })?;
-    if has_pods {
-        forwarding(&sets).map_err(limited)?;
+    programs(&config).map_err(|error| if has_pods() { limited(error) } else { not_available(error) })?;
+    if let Err(error) = forwarding(&sets)
+        && has_pods()
+    {
+        return Err(limited(error));
     }
     store.as_ref().map_or(Ok(()), |store| room(store, &sets)).map_err(not_available)
 }
