@@ -9,6 +9,7 @@ pub(super) mod path;
 mod peers;
 mod plan;
 mod plot;
+mod price;
 mod program;
 mod report;
 pub(super) mod request_response;

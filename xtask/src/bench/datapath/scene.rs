@@ -19,6 +19,7 @@ use crate::lab::{self, Lab, Node, Pod, Programs};
 const FAST: &str = "minicni-fast";
 const CROWDED: &str = "minicni-crowded";
 const ROUTED: &str = "minicni-routed";
+const EMPTY: &str = "minicni-empty";
 const FLOWTABLE: &str = "minicni-flowtable";
 /// Nodes without netfilter, and whatever is no node of minicni's.
 pub(super) const PLAIN: &str = "minicni-plain";
@@ -71,7 +72,12 @@ impl Scene {
         paths.insert(Topology::Loopback, peers::loopback()?);
         paths.insert(Topology::Bridge, peers::bridge("filtered", true)?);
         paths.insert(Topology::BridgeAlone, peers::bridge("alone", false)?);
-        let mut others = vec![routed, bare];
+
+        let empty = lab(EMPTY, 1)?;
+        let node = &empty.nodes[0];
+        let pods = one_node(node, &mut paths, [Topology::Empty, Topology::ServiceEmpty], routed_pod)?;
+        peers::empty_programs(node, &pods)?;
+        let mut others = vec![routed, bare, empty];
 
         match flowtable(lab(FLOWTABLE, 1)?)? {
             Ok((lab, path)) => {
@@ -116,19 +122,30 @@ fn two_nodes(
     pod: impl Fn(&Node, &str) -> Result<Pod>,
 ) -> Result<()> {
     let [one, other] = &lab.nodes[..] else { anyhow::bail!("the lab has not two nodes") };
-    let pods = pair(one, &pod)?;
+    let [client, _, backend] = one_node(one, paths, [local, service], &pod)?;
+    let far = pod(other, "far")?;
+    rules::forward(&other.netns)?;
+    rules::like_kube_proxy(&other.netns, backend.address()?)?;
+    paths.insert(remote, between(&[&client, &far])?);
+    Ok(())
+}
+
+/// Pods on one node: from the first to the second, and through a service to the third.
+fn one_node(
+    node: &Node,
+    paths: &mut BTreeMap<Topology, Path>,
+    [local, service]: [Topology; 2],
+    pod: impl Fn(&Node, &str) -> Result<Pod>,
+) -> Result<[Pod; 3]> {
+    let [client, server] = pair(node, &pod)?;
     // Of its own: where a pod is spoken to by two addresses, conntrack translates the port of a flow whose tuple another
     // flow had within two minutes, and a translated flow is never promoted.
-    let backend = pod(one, "backend")?;
-    let far = pod(other, "far")?;
-    for node in [one, other] {
-        rules::forward(&node.netns)?;
-        rules::like_kube_proxy(&node.netns, backend.address()?)?;
-    }
-    paths.insert(local, between(&pods)?);
-    paths.insert(service, between(&[&pods[0], &backend])?.by(SERVICE));
-    paths.insert(remote, between(&[&pods[0], &far])?);
-    Ok(())
+    let backend = pod(node, "backend")?;
+    rules::forward(&node.netns)?;
+    rules::like_kube_proxy(&node.netns, backend.address()?)?;
+    paths.insert(local, between(&[&client, &server])?);
+    paths.insert(service, between(&[&client, &backend])?.by(SERVICE));
+    Ok([client, server, backend])
 }
 
 /// Two pods on a node with many others, and with many routes.

@@ -7,7 +7,7 @@ use comfy_table::{
 
 use super::{
     control::{Control, controls as all_controls},
-    cpu_time,
+    cpu_time, price,
     report::{Report, Series},
     target::{judge, judge_ratios, ratio},
     topology::Topology,
@@ -30,6 +30,7 @@ pub(in crate::bench) fn document(report: &Report) -> String {
         include_str!("document.md"),
         headline = headline(report),
         targets = targets(report, style),
+        price = price::table(report, style),
         rates = rates(report, style),
         controls = controls(report, style),
         rule = Control::rule(),

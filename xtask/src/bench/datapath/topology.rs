@@ -14,6 +14,8 @@ pub(super) enum Topology {
     Routed,
     /// The same wiring without our programs, on a node without netfilter.
     Plain,
+    /// As [`Topology::Routed`], with an empty program at each hook where one of ours stands: what any program costs.
+    Empty,
     /// The bridge plugin's, with `br_netfilter` and the same rules.
     Bridge,
     /// The bridge plugin's without `br_netfilter`: no rule sees the pods' packets.
@@ -30,6 +32,8 @@ pub(super) enum Topology {
     Service,
     /// As [`Topology::Routed`], through an address that the node translates.
     ServiceRouted,
+    /// As [`Topology::Empty`], through an address that the node translates.
+    ServiceEmpty,
     /// Pods of minicni on two nodes with kube-proxy's rules.
     RemoteMinicni,
     /// The same without our programs.
@@ -46,11 +50,12 @@ pub(super) enum Topology {
 
 impl Topology {
     /// All but the peers.
-    pub(super) const OWN: [Self; 17] = [
+    pub(super) const OWN: [Self; 19] = [
         Self::Minicni,
         Self::Crowded,
         Self::Routed,
         Self::Plain,
+        Self::Empty,
         Self::Bridge,
         Self::BridgeAlone,
         Self::Flowtable,
@@ -59,6 +64,7 @@ impl Topology {
         Self::Loopback,
         Self::Service,
         Self::ServiceRouted,
+        Self::ServiceEmpty,
         Self::RemoteMinicni,
         Self::RemoteRouted,
         Self::RemoteHosts,
@@ -84,10 +90,11 @@ impl Topology {
             | Self::Routed
             | Self::RoutedAgain
             | Self::Plain
+            | Self::Empty
             | Self::Direct
             | Self::Bridge
             | Self::BridgeAlone => 0,
-            Self::Service | Self::ServiceRouted => 1,
+            Self::Service | Self::ServiceRouted | Self::ServiceEmpty => 1,
             Self::RemoteMinicni | Self::RemoteRouted | Self::RemoteHosts | Self::RemoteVxlan => 2,
             Self::Flowtable | Self::RedirectPeer | Self::Loopback | Self::Peer(_) => 3,
         }
@@ -105,7 +112,7 @@ impl Topology {
     pub(super) fn baseline(self) -> Self {
         match self {
             Self::RemoteMinicni | Self::RemoteRouted | Self::RemoteHosts | Self::RemoteVxlan => Self::RemoteRouted,
-            Self::Service | Self::ServiceRouted => Self::ServiceRouted,
+            Self::Service | Self::ServiceRouted | Self::ServiceEmpty => Self::ServiceRouted,
             _ => Self::Routed,
         }
     }
@@ -117,6 +124,7 @@ impl Topology {
             Self::Crowded => "minicni, many pods and routes",
             Self::Routed => "routed, conntrack",
             Self::Plain => "routed, no netfilter",
+            Self::Empty => "routed, conntrack, empty programs",
             Self::Bridge => "bridge, conntrack",
             Self::BridgeAlone => "bridge, no netfilter",
             Self::Flowtable => "routed, nftables flowtable",
@@ -125,6 +133,7 @@ impl Topology {
             Self::Loopback => "loopback",
             Self::Service => "ClusterIP, minicni",
             Self::ServiceRouted => "ClusterIP, routed",
+            Self::ServiceEmpty => "ClusterIP, routed, empty programs",
             Self::RemoteMinicni => "two nodes: minicni",
             Self::RemoteRouted => "two nodes: routed, conntrack",
             Self::RemoteHosts => "two nodes: host to host",

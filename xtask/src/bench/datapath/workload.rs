@@ -89,10 +89,12 @@ impl Workload {
                 Topology::Routed,
                 Topology::RoutedAgain,
                 Topology::Plain,
+                Topology::Empty,
                 Topology::Bridge,
                 Topology::Direct,
                 Topology::Service,
                 Topology::ServiceRouted,
+                Topology::ServiceEmpty,
                 Topology::Flowtable,
             ],
             Self::CpuTime => &[

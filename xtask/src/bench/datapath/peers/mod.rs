@@ -153,6 +153,20 @@ fn attached(node: &Netns, name: &str, config: &Value) -> Result<Path> {
     Ok(Path::new(client, server, address))
 }
 
+/// Puts an empty program wherever one of ours would stand: at both hooks of each pod's interface, in blocks that they share.
+pub(super) fn empty_programs(node: &Node, pods: &[Pod]) -> Result<()> {
+    const BLOCKS: [u32; 2] = [1, 2];
+    node.netns.run(|| -> Result<()> {
+        let program = bpf::empty()?;
+        let mut requests = Vec::new();
+        for pod in pods {
+            requests.push(clsact(if_nametoindex(pod.host_interface()?)?, BLOCKS[0], BLOCKS[1]));
+        }
+        requests.extend(BLOCKS.map(|block| block_filter(block, program.as_fd(), "empty", false)));
+        Ok(Socket::open()?.batch(requests)?)
+    })?
+}
+
 /// Makes each of two pods' interfaces redirect whatever enters to the other pod. Nothing is looked up, rewritten or
 /// counted: no fast path can do less, and none that does so little is right.
 pub(super) fn redirect_peer(node: &Node, pods: &[Pod; 2]) -> Result<Path> {
