@@ -3,9 +3,11 @@
 use super::next_hops::Tunnel;
 use super::nodes::Node;
 use super::plan::{self, LocalPrefix, Op, Problem, RouteSpec};
+use super::problems::Reason;
 use super::routes::{ApplyError, Kernel, KernelError};
 use super::tunnel::{self, TunnelError};
 use super::underlay::{Encapsulation, Settings, Underlay};
+use crate::link::LinkError;
 
 /// What one pass found and did.
 #[derive(Debug, Default)]
@@ -61,10 +63,7 @@ pub async fn reconcile_from(
         // Whatever was meant, the routes that are there were right once.
         Err(problem) => return Ok(Report { local, problems: vec![problem], ..Report::default() }),
     };
-    let (tunnel, mut tunnel_error) = match keep_tunnel(settings, own, &underlay) {
-        Ok(tunnel) => (tunnel, None),
-        Err(error) => (None, Some(error)),
-    };
+    let (tunnel, mut tunnel_error) = keep_tunnel(settings, own, &underlay)?;
     let actual = match known {
         Some(known) => known,
         None => kernel.actual().await?,
@@ -77,7 +76,15 @@ pub async fn reconcile_from(
         tunnel_error = tunnel::remove().err();
     }
 
-    let encapsulated = tunnel.is_some_and(|tunnel| tunnel.always) || desired.iter().any(|route| route.encap.is_some());
+    // A pod keeps its MTU for life, and a tunnel that is not there now will be.
+    let is_wanting = || problems.iter().any(|problem| problem.reason == Reason::NodeUnreachable);
+    let encapsulated = match settings.encapsulation {
+        Encapsulation::Never => false,
+        Encapsulation::CrossSubnet => {
+            desired.iter().any(|route| route.encap.is_some()) || (tunnel.is_none() && is_wanting())
+        }
+        Encapsulation::Always => true,
+    };
     let pod_mtu = if encapsulated { underlay.tunnel_mtu() } else { underlay.mtu() };
     let actual = errors.is_empty().then(|| desired.clone());
     let mut report = Report {
@@ -104,10 +111,15 @@ pub async fn reconcile_from(
     Ok(report)
 }
 
-/// The tunnel, where one is asked for. It is there also where no route needs it: another node may see it otherwise.
-fn keep_tunnel(settings: &Settings, own: Option<&Node>, underlay: &Underlay) -> Result<Option<Tunnel>, TunnelError> {
+/// The tunnel, where one is asked for, and what is wrong with it. It is there also where no route needs it: another node may
+/// see it otherwise.
+fn keep_tunnel(
+    settings: &Settings,
+    own: Option<&Node>,
+    underlay: &Underlay,
+) -> Result<(Option<Tunnel>, Option<TunnelError>), LinkError> {
     if settings.encapsulation == Encapsulation::Never {
-        return Ok(None);
+        return Ok((None, None));
     }
     let device = tunnel::Tunnel {
         port: settings.vxlan_port,
@@ -115,5 +127,6 @@ fn keep_tunnel(settings: &Settings, own: Option<&Node>, underlay: &Underlay) -> 
         pod_cidrs: own.map_or_else(Vec::new, |node| node.pod_cidrs.clone()),
     };
     let always = settings.encapsulation == Encapsulation::Always;
-    Ok(Some(Tunnel { ifindex: device.keep()?, vni: settings.vni, always }))
+    let (ifindex, error) = device.keep()?;
+    Ok((ifindex.map(|ifindex| Tunnel { ifindex, vni: settings.vni, always }), error))
 }

@@ -16,7 +16,7 @@ pub const DEVICE: &str = "minicni-vxlan";
 /// The mark by which the device is known as ours, whatever its configuration is.
 const ALIAS: &str = "minicni: to the pods of other nodes";
 
-/// Why there is no tunnel. The next pass tries again.
+/// Why there is no tunnel, or it is not all that it should be. The next pass tries again.
 #[derive(Debug, thiserror::Error)]
 pub enum TunnelError {
     /// A device of somebody else has the name.
@@ -53,22 +53,33 @@ pub(super) struct Tunnel {
 }
 
 impl Tunnel {
-    /// Makes the device what it should be, whatever became of it, and gives its index.
-    pub(super) fn keep(&self) -> Result<u32, TunnelError> {
+    /// Makes the device what it should be, whatever became of it. Gives its index, if packets can go through it then, and
+    /// what is wrong with it. An error means that nobody knows whether it is there.
+    pub(super) fn keep(&self) -> Result<(Option<u32>, Option<TunnelError>), LinkError> {
         let mut socket = Socket::open()?;
-        let link = match socket.link_by_name(DEVICE)? {
+        let found = socket.link_by_name(DEVICE)?;
+        let link = match self.made(&mut socket, found) {
+            Ok(link) => link,
+            Err(error) => return Ok((None, Some(error))),
+        };
+        let error = self.configure(&mut socket, &link).err();
+        // What cannot be set is no reason to take the routes away from those that use them.
+        Ok((Some(link.ifindex).filter(|_| link.up || error.is_none()), error))
+    }
+
+    /// The device itself, `found` or new.
+    fn made(&self, socket: &mut Socket, found: Option<LinkInfo>) -> Result<LinkInfo, TunnelError> {
+        match found {
             // Without an alias it may be one whose maker was killed half way.
-            Some(link) if link.vxlan == Some(Vxlan::routed(self.port)) => link,
+            Some(link) if link.vxlan == Some(Vxlan::routed(self.port)) => Ok(link),
             Some(link) if is_ours(&link) => {
                 info!(device = DEVICE, "is made anew, with another configuration");
                 socket.batch(vec![delete_link(link.ifindex)])?;
-                self.create(&mut socket)?
+                self.create(socket)
             }
-            Some(_) => return Err(TunnelError::Foreign),
-            None => self.create(&mut socket)?,
-        };
-        self.configure(&mut socket, &link)?;
-        Ok(link.ifindex)
+            Some(_) => Err(TunnelError::Foreign),
+            None => self.create(socket),
+        }
     }
 
     fn create(&self, socket: &mut Socket) -> Result<LinkInfo, TunnelError> {
@@ -96,15 +107,16 @@ impl Tunnel {
         }
         let wanted: Vec<IpNet> = self.pod_cidrs.iter().map(|cidr| IpNet::from(cidr.network())).collect();
         let present = socket.addresses(link.ifindex)?;
-        let stale = present.iter().filter(|address| !wanted.contains(address));
-        requests.extend(stale.map(|stale| delete_address(link.ifindex, *stale)));
         let lacking = wanted.iter().filter(|address| !present.contains(address));
         requests.extend(lacking.map(|lacking| address_aside(link.ifindex, *lacking)));
-        if !requests.is_empty() {
-            socket.batch(requests).map_err(|error| self.explained(error))?;
-        }
+        // Later, because with a device's last address the kernel takes its routes away.
+        let stale = present.iter().filter(|address| !wanted.contains(address));
+        requests.extend(stale.map(|stale| delete_address(link.ifindex, *stale)));
+        let set = if requests.is_empty() { Ok(()) } else { socket.batch(requests) };
         // What a node sends from its own address to a pod is answered through the tunnel.
-        Ok(loosen_rp_filter(DEVICE)?)
+        let loosened = loosen_rp_filter(DEVICE);
+        set.map_err(|error| self.explained(error))?;
+        Ok(loosened?)
     }
 
     fn explained(&self, error: LinkError) -> TunnelError {

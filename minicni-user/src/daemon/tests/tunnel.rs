@@ -2,7 +2,7 @@ use super::{calm, did_nothing, in_namespace, ip, routes as routes4};
 use crate::daemon::{
     nodes::Node,
     plan::Encap,
-    reconcile::{Report, reconcile},
+    reconcile::{Report, reconcile, reconcile_from},
     routes::Kernel,
     tunnel::{self, TunnelError},
     underlay::{Encapsulation, Settings},
@@ -218,6 +218,60 @@ fn the_tunnel_follows_the_mtu_of_the_uplink() {
             assert_eq!(report.pod_mtu, Some(tunnel));
             assert!(tunnel_shown().contains(&format!("mtu {tunnel} ")), "{}", tunnel_shown());
         }
+    });
+}
+
+#[test]
+fn what_cannot_be_set_on_the_tunnel_is_told_and_takes_no_working_route_away() {
+    in_namespace(|| async {
+        set_up();
+        let kernel = Kernel::new().unwrap();
+        pass(Encapsulation::CrossSubnet, &kernel).await;
+        // Less than IPv6 asks for is left of it, and the kernel takes IPv6 off the device.
+        ip("link set up0 mtu 1300");
+        for _ in 0..3 {
+            let report = pass(Encapsulation::CrossSubnet, &kernel).await;
+            assert_eq!(report.pod_mtu, Some(1244), "{report:?}");
+            assert_eq!(routes()[..2], [NEAR4, FAR4], "{report:?}");
+        }
+        let report = pass(Encapsulation::CrossSubnet, &kernel).await;
+        assert!(matches!(report.tunnel_error, Some(TunnelError::Link(_))), "{report:?}");
+        ip("link set up0 mtu 1500");
+        let report = pass(Encapsulation::CrossSubnet, &kernel).await;
+        assert!(report.tunnel_error.is_none() && report.errors.is_empty(), "{report:?}");
+        assert_eq!(routes(), [NEAR4, FAR4, NEAR6, FAR6]);
+    });
+}
+
+#[test]
+fn pods_get_the_mtu_of_a_tunnel_that_cannot_be_made_yet() {
+    in_namespace(|| async {
+        set_up();
+        ip("link add minicni-vxlan type veth peer name minicni-peer");
+        for mode in [Encapsulation::CrossSubnet, Encapsulation::Always] {
+            let report = pass(mode, &Kernel::new().unwrap()).await;
+            assert_eq!((report.tunnel_error.is_some(), report.pod_mtu), (true, Some(1444)), "{mode}: {report:?}");
+        }
+        // Where nobody needs it, they need no room for it.
+        let near = &near_and_far()[..2];
+        let settings = settings(Encapsulation::CrossSubnet);
+        let report = reconcile(near, "me", &settings, &Kernel::new().unwrap()).await.unwrap();
+        assert_eq!((report.tunnel_error.is_some(), report.pod_mtu), (true, Some(1500)), "{report:?}");
+    });
+}
+
+#[test]
+fn another_pod_cidr_of_this_node_leaves_no_moment_without_routes() {
+    in_namespace(|| async {
+        set_up();
+        let kernel = Kernel::new().unwrap();
+        let mut nodes = near_and_far();
+        let known = pass(Encapsulation::CrossSubnet, &kernel).await.desired;
+        nodes[0].pod_cidrs = vec!["10.244.9.0/24".parse().unwrap(), "fd44:0:0:9::/64".parse().unwrap()];
+        let settings = settings(Encapsulation::CrossSubnet);
+        let report = reconcile_from(Some(known), &nodes, "me", &settings, &kernel).await.unwrap();
+        assert!(report.errors.is_empty() && report.tunnel_error.is_none(), "{report:?}");
+        assert_eq!(kernel.actual().await.unwrap(), report.desired);
     });
 }
 
