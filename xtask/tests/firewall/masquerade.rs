@@ -1,10 +1,11 @@
 //! Which address others see of a pod.
 
 use std::{
-    fs,
+    env, fs,
     net::{IpAddr, SocketAddr},
+    os::unix::fs::PermissionsExt as _,
     process::Command,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -172,6 +173,24 @@ fn a_table_that_somebody_deletes_or_empties_is_back_within_a_second_and_others_s
     let mut monitor = Command::new("timeout");
     let heard = node.netns.run(|| monitor.args(["3", "nft", "monitor"]).output().unwrap()).unwrap();
     assert_eq!(String::from_utf8_lossy(&heard.stdout), "");
+}
+
+#[test]
+fn what_nft_fails_to_do_at_first_is_done_soon() {
+    const FAILS_FOUR_TIMES: &str = "#!/bin/sh\n\
+        echo >> \"$0.calls\"\n\
+        [ \"$(wc -l < \"$0.calls\")\" -gt 4 ] || { echo failed as the test asks >&2; exit 1; }\n\
+        PATH=${PATH#*:} exec nft \"$@\"\n";
+    let lab = nodes("retry", 1);
+    let node = &lab.nodes[0];
+    let bin = node.directory("bin").unwrap();
+    fs::write(bin.join("nft"), FAILS_FOUR_TIMES).unwrap();
+    fs::set_permissions(bin.join("nft"), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut daemon = node.daemon(&lab.nodes_file());
+    daemon.env("PATH", format!("{}:{}", bin.display(), env::var("PATH").unwrap()));
+    node.start(daemon).unwrap();
+    eventually(Duration::from_secs(10), "the table", || ruleset(node).contains("table inet minicni"));
+    assert!(fs::read_to_string(bin.join("nft.calls")).unwrap().lines().count() > 4);
 }
 
 #[test]

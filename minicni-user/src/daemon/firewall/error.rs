@@ -83,3 +83,10 @@ pub enum FirewallError {
         trust: String,
     },
 }
+
+impl FirewallError {
+    /// Whether rules of others are meant, which can be told only: to look again soon changes nothing.
+    pub(super) fn is_of_others(&self) -> bool {
+        matches!(self, Self::Foreign { .. } | Self::Firewalld { .. })
+    }
+}

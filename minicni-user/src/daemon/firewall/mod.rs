@@ -156,27 +156,28 @@ impl Keeper {
                 }
                 Ok(Job::Look) => schedule.rung(Instant::now()),
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    let problems = self.look();
-                    *locked(&self.problems) = problems;
-                    schedule.looked(Instant::now());
+                    let errors = self.look();
+                    if errors.iter().any(|(_, error)| !error.is_of_others()) {
+                        schedule.failed(Instant::now());
+                    } else {
+                        schedule.looked(Instant::now());
+                    }
+                    let told =
+                        errors.iter().map(|(reason, error)| Problem { reason: *reason, message: error.to_string() });
+                    *locked(&self.problems) = told.collect();
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
-    /// Repairs what somebody changed.
-    fn look(&mut self) -> Vec<Problem> {
+    /// Repairs what somebody changed, and says what is not as it should be.
+    fn look(&mut self) -> Vec<(Reason, FirewallError)> {
         let Some(wanted) = &self.wanted else { return Vec::new() };
-        let problem = |reason, error: &FirewallError| Problem { reason, message: error.to_string() };
-        let mut problems = Vec::new();
-        if let Err(error) = self.table.look(wanted) {
-            problems.push(problem(Reason::MasqueradeFailed, &error));
-        }
-        let pods = wanted.local();
-        let blocked = forward(&pods, &self.senders);
-        problems.extend(blocked.iter().map(|error| problem(Reason::ForwardBlocked, error)));
-        problems
+        let masquerade = self.table.look(wanted).err().map(|error| (Reason::MasqueradeFailed, error));
+        let blocked = forward(&wanted.local(), &self.senders);
+        let blocked = blocked.into_iter().map(|error| (Reason::ForwardBlocked, error));
+        masquerade.into_iter().chain(blocked).collect()
     }
 }
 

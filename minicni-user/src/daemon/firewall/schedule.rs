@@ -12,6 +12,11 @@ const APART: Duration = Duration::from_millis(500);
 /// The most by which a look is put off because something is written again and again.
 const PUT_OFF: Duration = Duration::from_secs(10);
 
+/// How long after a look that failed the next one comes, at first; twice as long each time.
+const RETRY: Duration = Duration::from_secs(1);
+/// The most by which the next one is put off so.
+const LATEST_RETRY: Duration = Duration::from_secs(30);
+
 /// The time of the next look.
 #[derive(Debug)]
 pub(super) struct Schedule {
@@ -21,11 +26,13 @@ pub(super) struct Schedule {
     due: Instant,
     /// When somebody first changed rules since the last look.
     rung: Option<Instant>,
+    /// How long after the last look not to look again, because it failed.
+    retry: Option<Duration>,
 }
 
 impl Schedule {
     pub(super) fn new(now: Instant) -> Self {
-        Self { looked: now, busy: now, due: now + RESYNC, rung: None }
+        Self { looked: now, busy: now, due: now + RESYNC, rung: None, retry: None }
     }
 
     /// How long until the next look.
@@ -36,7 +43,10 @@ impl Schedule {
     /// Somebody, which may be this process, changed rules.
     pub(super) fn rung(&mut self, now: Instant) {
         let first = *self.rung.get_or_insert(now);
-        self.due = self.due.min((self.busy + APART).min(first + PUT_OFF));
+        // What fails may ring by itself, as one of iptables' programs that takes its lock and then gives up.
+        if self.retry.is_none() {
+            self.due = self.due.min((self.busy + APART).min(first + PUT_OFF));
+        }
     }
 
     /// The table was written, and is as it should be. A look that is due already stays so.
@@ -54,9 +64,15 @@ impl Schedule {
         self.due = now;
     }
 
-    /// The rules were looked at.
+    /// The rules were looked at, and are as they should be.
     pub(super) fn looked(&mut self, now: Instant) {
         *self = Self::new(now);
+    }
+
+    /// The rules could not be looked at or not be mended.
+    pub(super) fn failed(&mut self, now: Instant) {
+        let retry = self.retry.map_or(RETRY, |last| (last * 2).min(LATEST_RETRY));
+        *self = Self { due: now + retry, retry: Some(retry), ..Self::new(now) };
     }
 }
 
@@ -94,6 +110,33 @@ mod tests {
         }
         let waited = now - start;
         assert!(waited >= PUT_OFF && waited <= PUT_OFF + APART, "{waited:?}");
+    }
+
+    #[test]
+    fn what_failed_is_tried_again_soon_then_more_and_more_rarely_and_no_sooner_when_it_rings() {
+        let mut now = Instant::now();
+        let mut schedule = Schedule::new(now);
+        let mut waits = Vec::new();
+        for _ in 0..7 {
+            schedule.failed(now);
+            schedule.rung(now);
+            waits.push(schedule.wait(now).as_secs());
+            now += schedule.wait(now);
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
+        schedule.looked(now);
+        assert_eq!(schedule.wait(now), RESYNC);
+        schedule.failed(now);
+        assert_eq!(schedule.wait(now), RETRY);
+    }
+
+    #[test]
+    fn after_a_failure_what_the_nodes_ask_for_does_not_put_the_next_look_off() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(start);
+        schedule.failed(start);
+        schedule.wrote(start);
+        assert_eq!(schedule.wait(start), RETRY);
     }
 
     #[test]
