@@ -146,7 +146,7 @@ impl Installer {
         let template = conflist::Template::read(self.options.template.as_deref())?;
         let bin_dir = self.options.bin_dir.as_deref();
         let is_there = |plugin: &str| bin_dir.is_none_or(|dir| dir.join(plugin).is_file());
-        let (wanted, missing) = template.filled(&self.settings, is_there);
+        let (mut wanted, missing) = template.filled(&self.settings, is_there);
         if let Some(bin_dir) = bin_dir.filter(|_| !missing.is_empty()) {
             self.problems.add(Reason::ChainedPluginMissing, format_args!(
                 "{} left out of {CONFLIST}, because {} has no such plugin: pods do without (hostPort needs portmap, limits \
@@ -157,8 +157,9 @@ impl Installer {
         }
         match fs::read(target) {
             Ok(found) if template.accepts(&found, &wanted) => return Ok(false),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("read", target)(error)),
-            _ => {}
+            Ok(found) => template.carry_over(&found, &mut wanted),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed("read", target)(error)),
         }
         let text = format!("{wanted:#}\n");
         file::replace(target, text.as_bytes(), READABLE)?;

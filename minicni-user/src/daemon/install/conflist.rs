@@ -67,21 +67,42 @@ impl Template {
     /// to take these out again would be a quarrel without an end.
     pub(super) fn accepts(&self, found: &[u8], wanted: &Value) -> bool {
         let Ok(Value::Object(mut found)) = serde_json::from_slice(found) else { return false };
-        let known: Vec<_> = types(&self.fields).collect();
         if let Some(Value::Array(plugins)) = found.get_mut("plugins") {
-            plugins.retain(|plugin| kind(plugin).is_none_or(|name| known.contains(&name)));
+            plugins.retain(|plugin| !self.is_of_others(plugin));
         }
         Value::Object(found) == *wanted
+    }
+
+    /// Chains what others chained in a file of ours behind what is wanted.
+    pub(super) fn carry_over(&self, found: &[u8], wanted: &mut Value) {
+        let Some(found) = ours(found) else { return };
+        if let Some(Value::Array(plugins)) = wanted.get_mut("plugins") {
+            plugins.extend(plugins_of(&found).filter(|plugin| self.is_of_others(plugin)).cloned());
+        }
+    }
+
+    fn is_of_others(&self, plugin: &Value) -> bool {
+        kind(plugin).is_some_and(|name| !types(&self.fields).any(|known| known == name))
     }
 }
 
 /// Whether a network configuration is one of minicni.
 pub fn is_ours(text: &[u8]) -> bool {
-    serde_json::from_slice::<Map<String, Value>>(text).is_ok_and(|fields| types(&fields).any(|plugin| plugin == PLUGIN))
+    ours(text).is_some()
+}
+
+fn ours(text: &[u8]) -> Option<Map<String, Value>> {
+    let fields: Map<String, Value> = serde_json::from_slice(text).ok()?;
+    let is_ours = types(&fields).any(|plugin| plugin == PLUGIN);
+    is_ours.then_some(fields)
 }
 
 fn types(fields: &Map<String, Value>) -> impl Iterator<Item = &str> {
-    fields.get("plugins").and_then(Value::as_array).into_iter().flatten().filter_map(kind)
+    plugins_of(fields).filter_map(kind)
+}
+
+fn plugins_of(fields: &Map<String, Value>) -> impl Iterator<Item = &Value> {
+    fields.get("plugins").and_then(Value::as_array).into_iter().flatten()
 }
 
 fn kind(plugin: &Value) -> Option<&str> {

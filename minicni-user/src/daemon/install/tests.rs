@@ -48,6 +48,15 @@ impl Bench {
         serde_json::from_slice(&fs::read(self.path("net.d").join(CONFLIST)).unwrap()).unwrap()
     }
 
+    /// Chains plugins of others behind those that are there, and gives the configuration.
+    fn chain(&self, types: &[&str]) -> Value {
+        let mut chained = self.conflist();
+        let others = types.iter().map(|plugin| json!({"type": plugin, "of": "others"}));
+        chained["plugins"].as_array_mut().unwrap().extend(others);
+        fs::write(self.path("net.d").join(CONFLIST), chained.to_string()).unwrap();
+        chained
+    }
+
     fn files(&self, directory: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(directory)).unwrap();
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -121,11 +130,37 @@ fn a_configuration_that_somebody_changed_or_removed_is_put_back() {
 fn what_others_chain_behind_ours_stays() {
     let mut bench = Bench::new(&json!({}));
     bench.keep(true);
-    let mut chained = bench.conflist();
-    chained["plugins"].as_array_mut().unwrap().push(json!({"type": "mesh"}));
-    fs::write(bench.path("net.d").join(CONFLIST), chained.to_string()).unwrap();
+    let chained = bench.chain(&["mesh"]);
     bench.keep(true);
     assert_eq!(bench.conflist(), chained);
+}
+
+#[test]
+fn what_others_chain_stays_in_its_order_where_ours_changes() {
+    let mut bench = Bench::new(&json!({}));
+    bench.keep(true);
+    let chained = bench.chain(&["mesh", "audit"]);
+    fs::remove_file(bench.path("bin/bandwidth")).unwrap();
+    assert_eq!(bench.keep(true).len(), 1);
+    assert_eq!(types(&bench.conflist()), ["minicni", "portmap", "mesh", "audit"]);
+    fs::write(bench.path("bin/bandwidth"), "").unwrap();
+    assert_eq!(bench.keep(true), [""; 0]);
+    assert_eq!(bench.conflist(), chained);
+    bench.installer.settings = json!({"mtu": 1400}).as_object().unwrap().clone();
+    bench.keep(true);
+    let conflist = bench.conflist();
+    assert_eq!(conflist["plugins"][0]["mtu"], 1400);
+    assert_eq!(types(&conflist), ["minicni", "portmap", "bandwidth", "mesh", "audit"]);
+    assert_eq!(conflist["plugins"][3], chained["plugins"][3]);
+}
+
+#[test]
+fn what_is_chained_in_a_file_that_is_not_ours_is_not_taken_over() {
+    let mut bench = Bench::new(&json!({}));
+    let theirs = json!({"name": "theirs", "plugins": [{"type": "bridge"}, {"type": "mesh"}]});
+    fs::write(bench.path("net.d").join(CONFLIST), theirs.to_string()).unwrap();
+    bench.keep(true);
+    assert_eq!(types(&bench.conflist()), ["minicni", "portmap", "bandwidth"]);
 }
 
 #[test]
