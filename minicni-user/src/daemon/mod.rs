@@ -11,6 +11,7 @@
 
 mod changes;
 mod debounce;
+mod dumps;
 mod encapsulation;
 pub mod file;
 pub mod firewall;

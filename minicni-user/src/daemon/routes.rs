@@ -5,11 +5,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 
-use futures_util::StreamExt;
 use ipnet::IpNet;
-use netlink_packet_core::{
-    NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
@@ -17,14 +14,11 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
-use rtnetlink::Handle;
 
+use super::dumps::Dumps;
 use super::encapsulation;
 use super::plan::{LocalPrefix, Op, ROUTE_PROTOCOL, RouteSpec};
 use crate::link::{LinkError, Request, Socket};
-
-/// A dump that changes interrupted is repeated, so often in all.
-const DUMP_ATTEMPTS: u32 = 5;
 
 /// The kernel's state cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -82,22 +76,18 @@ impl ApplyError {
 
 /// The routes of one network namespace: of the thread that opened it.
 pub struct Kernel {
-    handle: Handle,
+    dumps: Dumps,
     /// By which routes are changed. One for all time, so that notifications tell these changes from those of others.
     changes: Mutex<Socket>,
     port: u32,
 }
 
 impl Kernel {
-    /// Opens a netlink socket; its task, on the current tokio runtime, ends when this is dropped.
+    /// Opens the netlink sockets. Needs a tokio runtime.
     pub fn new() -> Result<Self, KernelError> {
-        // Kernels before 4.20 cannot filter dumps; then all of it is done here.
-        let connection = rtnetlink::new_connection_with_strict_check().or_else(|_| rtnetlink::new_connection());
-        let (mut connection, handle, _) = connection.map_err(KernelError::Open)?;
-        connection.set_forward_done(true);
-        tokio::spawn(connection);
+        let dumps = Dumps::open().map_err(KernelError::Open)?;
         let changes = Socket::open()?;
-        Ok(Self { handle, port: changes.port()?, changes: Mutex::new(changes) })
+        Ok(Self { dumps, port: changes.port()?, changes: Mutex::new(changes) })
     }
 
     /// The netlink port from which routes are changed here.
@@ -114,7 +104,7 @@ impl Kernel {
     /// on one link only, and those that may yet turn out to be another host's (duplicate address detection).
     pub async fn local_prefixes(&self) -> Result<Vec<LocalPrefix>, KernelError> {
         let mut up = HashMap::new();
-        for answer in self.dump("interfaces", RouteNetlinkMessage::GetLink(LinkMessage::default())).await? {
+        for answer in self.dumps.list("interfaces", RouteNetlinkMessage::GetLink(LinkMessage::default())).await? {
             let RouteNetlinkMessage::NewLink(link) = answer else { continue };
             if link.header.flags.contains(LinkFlags::Up) {
                 let (mut name, mut mtu) = (String::new(), 0);
@@ -128,7 +118,8 @@ impl Kernel {
                 up.insert(link.header.index, (name, mtu));
             }
         }
-        let addresses = self.dump("addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
+        let addresses =
+            self.dumps.list("addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
         let prefixes = addresses.iter().filter_map(|answer| match answer {
             RouteNetlinkMessage::NewAddress(address) => local_prefix(address, up.get(&address.header.index)?),
             _ => None,
@@ -202,7 +193,7 @@ impl Kernel {
             filter.header.address_family = family;
             filter.header.table = RouteHeader::RT_TABLE_MAIN;
             filter.header.protocol = protocol.into();
-            let routes = match self.dump("routes", RouteNetlinkMessage::GetRoute(filter)).await {
+            let routes = match self.dumps.list("routes", RouteNetlinkMessage::GetRoute(filter)).await {
                 // A namespace that never had a route has no table.
                 Err(KernelError::Dump { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => Vec::new(),
                 routes => routes?,
@@ -215,52 +206,6 @@ impl Kernel {
         }
         specs.retain(|spec| protocol == u8::from(RouteProtocol::Unspec) || spec.protocol == protocol);
         Ok(specs)
-    }
-
-    /// Lists objects, all of them or none: a route missing from a list would be swept or added again.
-    async fn dump(
-        &self,
-        what: &'static str,
-        get: RouteNetlinkMessage,
-    ) -> Result<Vec<RouteNetlinkMessage>, KernelError> {
-        let mut attempts = 1;
-        loop {
-            match self.dump_once(get.clone()).await {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted && attempts < DUMP_ATTEMPTS => attempts += 1,
-                result => return result.map_err(|source| KernelError::Dump { what, source }),
-            }
-        }
-    }
-
-    /// rtnetlink's own requests take the end of the stream for the end of the list, and do not look at the error code
-    /// with which the kernel ends it.
-    async fn dump_once(&self, get: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
-        let mut request = NetlinkMessage::from(get);
-        request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-        let mut answers = self.handle.clone().request(request).map_err(io_error)?;
-        let mut list = Vec::new();
-        let mut interrupted = false;
-        while let Some(answer) = answers.next().await {
-            interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
-            match answer.payload {
-                NetlinkPayload::InnerMessage(message) => list.push(message),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                NetlinkPayload::Done(done) if done.code != 0 => return Err(io::Error::from_raw_os_error(-done.code)),
-                NetlinkPayload::Done(_) if interrupted => {
-                    return Err(io::Error::new(io::ErrorKind::Interrupted, "they kept changing meanwhile"));
-                }
-                NetlinkPayload::Done(_) => return Ok(list),
-                _ => return Err(io::Error::other("the answer is incomplete")),
-            }
-        }
-        Err(io::Error::other("the netlink connection ended"))
-    }
-}
-
-fn io_error(error: rtnetlink::Error) -> io::Error {
-    match error {
-        rtnetlink::Error::NetlinkError(message) => message.to_io(),
-        other => io::Error::other(other.to_string()),
     }
 }
 
