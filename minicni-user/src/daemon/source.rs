@@ -1,12 +1,13 @@
 //! Where the nodes of the cluster are known from: the Kubernetes API, or a file.
 //!
-//! The API server is talked to by a `thread` of its own: `api` asks, `decode` (`frames`, `protobuf`) understands, `follow` keeps
-//! what is known, and `report` tells the server of this node.
+//! The API server is talked to by a `thread` of its own: `api` asks, with the credentials of `access`, `decode` (`frames`,
+//! `protobuf`) understands, `follow` keeps what is known, and `report` tells the server of this node.
 //!
 //! A file is taken whole or not at all, because one person wrote it. Objects of the API come from many, so one that is wrong is
 //! left out alone.
 
 mod accept;
+mod access;
 mod api;
 mod backoff;
 mod decode;
@@ -27,7 +28,7 @@ use std::time::Duration;
 use tokio::sync::watch::{Receiver, channel};
 use tracing::{info, warn};
 
-pub use self::api::{ApiError, ApiOptions};
+pub use self::access::{ApiError, ApiOptions};
 pub(super) use self::report::Availability;
 use self::{
     api::Api,
@@ -66,7 +67,7 @@ pub(super) struct FileSource {
 }
 
 pub(super) struct ApiSource {
-    server: String,
+    api: Api,
     changes: Receiver<Cluster>,
     /// What was last seen of them.
     cluster: Cluster,
@@ -94,8 +95,8 @@ impl Source {
                     // A task like the others: it must not come before the one that reads for it.
                     let _ = tokio::spawn(follow(api, me, sender, metrics, rest)).await;
                 };
-                let server = thread::start(options.clone(), work).await?;
-                Ok(Self::Api(ApiSource { server, changes, cluster: Cluster::default(), reporter }))
+                let api = thread::start(options.clone(), work).await?;
+                Ok(Self::Api(ApiSource { api, changes, cluster: Cluster::default(), reporter }))
             }
         }
     }
@@ -147,7 +148,7 @@ impl Source {
                     .as_ref()
                     .map_or("no nodes are known yet", |_| "the nodes known so far stay");
                 if let Some(trouble) = &source.cluster.trouble {
-                    let server = &source.server;
+                    let server = source.api.server();
                     problems.add(
                         Reason::NodesUnreadable,
                         format_args!("the nodes cannot be followed at {server}, {kept}: {trouble}"),
@@ -182,7 +183,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(source) => write!(f, "{}", source.path.display()),
-            Self::Api(source) => f.write_str(&source.server),
+            Self::Api(source) => f.write_str(&source.api.server()),
         }
     }
 }
@@ -210,7 +211,10 @@ impl ApiSource {
         let first = self.cluster.accepted.is_none();
         self.cluster = self.changes.borrow_and_update().clone();
         if let Some(accepted) = self.cluster.accepted.as_ref().filter(|_| first) {
-            info!(nodes = accepted.nodes.len(), server = self.server, "nodes listed");
+            info!(nodes = accepted.nodes.len(), server = self.api.server(), "nodes listed");
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

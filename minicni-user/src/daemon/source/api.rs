@@ -2,21 +2,21 @@
 
 use std::mem;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http_body_util::BodyExt as _;
 use hyper::http::{HeaderValue, Request, header::ACCEPT};
 use k8s_openapi::jiff::Timestamp;
+use kube::Client;
 use kube::api::{ListParams, Patch, PatchParams, PostParams, WatchParams};
 use kube::client::Body;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::request::Request as Resource;
-use kube::{Client, Config};
 use prost::bytes::Bytes;
 use serde::de::IgnoredAny;
 use serde_json::json;
-use tracing::debug;
+use tracing::{debug, warn};
 
+use super::access::{Access, ApiError, ApiOptions};
 use super::decode::{ACCEPTED, ACCEPTED_EVENTS, DecodeError, Encoding, Event};
 use super::failure::Failure;
 use super::frames::Frames;
@@ -29,89 +29,50 @@ const PAGE: u32 = 250;
 /// How much is read of what a server says that will not, in bytes.
 const LONGEST_REFUSAL: usize = 1 << 16;
 
-/// Where the API server is, and who we are there: what a pod's `ServiceAccount` gives, where nobody says otherwise.
-#[derive(Clone, Debug, Default)]
-pub struct ApiOptions {
-    /// A kubeconfig instead of the `ServiceAccount`.
-    pub kubeconfig: Option<PathBuf>,
-    /// Another URL of the same server, for hosts that cannot reach the one that is configured.
-    pub server: Option<String>,
-}
-
-/// Why the API server cannot even be asked.
-#[derive(Debug, thiserror::Error)]
-pub enum ApiError {
-    /// No file of nodes, no kubeconfig, no `ServiceAccount`.
-    #[error(
-        "no source of nodes: {0}; run in a pod with a ServiceAccount token, or name a kubeconfig with --kubeconfig, or a file \
-         of Node objects with --nodes"
-    )]
-    NotInCluster(#[source] kube::config::InClusterError),
-    /// The kubeconfig cannot be used.
-    #[error("kubeconfig {path}: {source}")]
-    Kubeconfig {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: Box<kube::config::KubeconfigError>,
-    },
-    /// `--apiserver` is no URL.
-    #[error("--apiserver {0:?} is not a URL like https://192.0.2.1:6443")]
-    Server(String),
-    /// The credentials cannot be read, or TLS not be set up.
-    #[error("prepare to talk to the API server {server}: {reason}")]
-    Client {
-        /// Its URL.
-        server: String,
-        /// Why.
-        reason: String,
-    },
-    /// There is no thread to talk to it.
-    #[error("start the thread that talks to the API server: {0}")]
-    Thread(#[source] std::io::Error),
-}
-
-/// A client of the API server.
+/// A client of the API server. Copies share the credentials.
 #[derive(Clone)]
 pub(super) struct Api {
-    client: Client,
-    /// Its URL.
-    pub(super) server: String,
-    /// Names or addresses by which it is known.
-    hosts: Vec<String>,
+    options: ApiOptions,
+    access: Arc<Mutex<Access>>,
 }
 
 impl Api {
     /// Reads the credentials; does not connect yet.
-    pub(super) async fn new(options: &ApiOptions) -> Result<Self, ApiError> {
-        let mut config = match &options.kubeconfig {
-            Some(path) => from_kubeconfig(path)
-                .await
-                .map_err(|source| ApiError::Kubeconfig { path: path.clone(), source: source.into() })?,
-            None => Config::incluster().map_err(ApiError::NotInCluster)?,
-        };
-        // We wait in our own way.
-        config.default_retry = false;
-        let mut hosts: Vec<_> = config.cluster_url.host().map(bare).into_iter().collect();
-        if let Some(server) = &options.server {
-            let invalid = || ApiError::Server(server.clone());
-            let url: &str = server.strip_suffix('/').unwrap_or(server);
-            config.cluster_url = url.parse().map_err(|_| invalid())?;
-            if !matches!(config.cluster_url.scheme_str(), Some("https" | "http")) {
-                return Err(invalid());
+    pub(super) async fn new(options: ApiOptions) -> Result<Self, ApiError> {
+        let access = Access::read(&options).await?;
+        Ok(Self { options, access: Arc::new(Mutex::new(access)) })
+    }
+
+    /// Reads the credentials anew, where that may help: certificates and keys, too, are replaced in time. Those that cannot be
+    /// read change nothing.
+    pub(super) async fn renew(&self, failure: &Failure) {
+        if failure.may_be_of_access() {
+            match Access::read(&self.options).await {
+                Ok(access) => *self.locked() = access,
+                Err(error) => warn!("the credentials for the API server cannot be read anew: {error}"),
             }
-            hosts.extend(config.cluster_url.host().map(bare));
         }
-        let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
-        let client = Client::try_from(config)
-            .map_err(|error| ApiError::Client { server: server.clone(), reason: causes(&error) })?;
-        Ok(Self { client, server, hosts })
+    }
+
+    /// The server's URL.
+    pub(super) fn server(&self) -> String {
+        self.locked().server.clone()
+    }
+
+    fn client(&self) -> Client {
+        self.locked().client.clone()
+    }
+
+    /// Nothing that panics is done under the lock.
+    fn locked(&self) -> MutexGuard<'_, Access> {
+        self.access.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The addresses of the server that are known or can be found out.
     pub(super) async fn addresses(&self) -> Vec<IpAddr> {
+        let hosts = self.locked().hosts.clone();
         let mut addresses = Vec::new();
-        for host in &self.hosts {
+        for host in &hosts {
             // An address is found as itself. That nobody knows a name is told when the server is asked for nodes.
             let found = tokio::net::lookup_host((host.as_str(), 443)).await;
             addresses.extend(found.into_iter().flatten().map(|address| address.ip()));
@@ -147,7 +108,7 @@ impl Api {
     async fn ask(&self, request: Request<Vec<u8>>, accepted: &'static str) -> Result<(Encoding, Body), Failure> {
         let mut request = request.map(Body::from);
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static(accepted));
-        let response = self.client.send(request).await?;
+        let response = self.client().send(request).await?;
         let (status, encoding) = (response.status(), Encoding::of(response.headers()));
         let mut body = response.into_body();
         if status.is_success() {
@@ -178,7 +139,7 @@ impl Api {
         // The server merges conditions by their type.
         let patch = Patch::Strategic(json!({ "status": { "conditions": [condition] } }));
         let request = nodes().patch_subresource("status", node, &PatchParams::default(), &patch);
-        self.client.request::<IgnoredAny>(request.map_err(kube::Error::BuildRequest)?).await.map(drop)
+        self.client().request::<IgnoredAny>(request.map_err(kube::Error::BuildRequest)?).await.map(drop)
     }
 
     /// Writes a warning about a node.
@@ -201,7 +162,7 @@ impl Api {
         let body = serde_json::to_vec(&event).map_err(kube::Error::SerdeError)?;
         // What concerns no namespace is kept in this one.
         let request = Resource::new("/api/v1/namespaces/default/events").create(&PostParams::default(), body);
-        self.client.request::<IgnoredAny>(request.map_err(kube::Error::BuildRequest)?).await.map(drop)
+        self.client().request::<IgnoredAny>(request.map_err(kube::Error::BuildRequest)?).await.map(drop)
     }
 }
 
@@ -253,17 +214,8 @@ async fn next_data(body: &mut Body) -> Result<Option<Bytes>, Failure> {
     }
 }
 
-async fn from_kubeconfig(path: &PathBuf) -> Result<Config, kube::config::KubeconfigError> {
-    Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &KubeConfigOptions::default()).await
-}
-
 fn nodes() -> Resource {
     Resource::new("/api/v1/nodes")
-}
-
-/// An IPv6 address without its brackets.
-fn bare(host: &str) -> String {
-    host.trim_start_matches('[').trim_end_matches(']').to_owned()
 }
 
 /// The API's times have seconds.

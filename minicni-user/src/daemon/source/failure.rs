@@ -34,6 +34,11 @@ impl Failure {
         matches!(self, Self::Refused { code: GONE, .. })
     }
 
+    /// Whether other credentials, or another URL, may help.
+    pub(super) fn may_be_of_access(&self) -> bool {
+        matches!(self, Self::Refused { code: 401, .. } | Self::NoAnswer(_) | Self::Slow(_))
+    }
+
     /// Whether the same has to be done about both.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         self.remedy() == other.remedy()

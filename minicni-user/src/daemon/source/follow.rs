@@ -65,7 +65,7 @@ pub(super) async fn follow(api: Api, me: String, cluster: Sender<Cluster>, metri
         let mut version = loop {
             match follower.list().await {
                 Ok(version) => break version,
-                Err(failure) => follower.failed(failure),
+                Err(failure) => follower.failed(failure).await,
             }
             sleep(backoff.next()).await;
         };
@@ -74,7 +74,7 @@ pub(super) async fn follow(api: Api, me: String, cluster: Sender<Cluster>, metri
             let started = Instant::now();
             match follower.watch(&mut version).await {
                 End::Closed => {}
-                End::Failed(failure) => follower.failed(failure),
+                End::Failed(failure) => follower.failed(failure).await,
                 End::Forgotten => break,
             }
             follower.metrics.restarted();
@@ -209,7 +209,7 @@ impl Follower {
     /// Tells of the nodes, if they mean anything else than what was told.
     fn publish(&self) {
         if self.known.is_empty() {
-            let failure = Failure::Empty(self.api.server.clone());
+            let failure = Failure::Empty(self.api.server());
             self.cluster.send_if_modified(|cluster| cluster.trouble.replace(failure.clone()) != Some(failure));
             return;
         }
@@ -234,8 +234,9 @@ impl Follower {
     }
 
     /// What is said stays the same while the server is away, whatever the network makes of each attempt.
-    fn failed(&self, failure: Failure) {
+    async fn failed(&mut self, failure: Failure) {
         debug!("{failure}");
+        self.api.renew(&failure).await;
         self.metrics.failed();
         self.cluster.send_if_modified(|cluster| {
             let same = cluster.trouble.as_ref().is_some_and(|trouble| trouble.is_like(&failure));

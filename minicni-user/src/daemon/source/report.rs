@@ -140,6 +140,7 @@ pub(super) async fn report(api: Api, me: String, mut wanted: Receiver<Wanted>, m
                         failed = None;
                     }
                     Err(failure) => {
+                        api.renew(&failure).await;
                         if !failed.as_ref().is_some_and(|before: &Failure| before.is_like(&failure)) {
                             warn!("the API server is not told of this node: {failure}");
                         }

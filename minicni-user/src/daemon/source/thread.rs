@@ -13,7 +13,8 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
-use super::api::{Api, ApiError, ApiOptions};
+use super::access::{ApiError, ApiOptions};
+use super::api::Api;
 
 /// How long the thread sleeps: the most by which this delays a route.
 const REST: Duration = Duration::from_millis(40);
@@ -34,20 +35,20 @@ impl Rest {
     }
 }
 
-/// Starts the thread, and lets `work` work there, which never ends. Returns the URL of the API server.
+/// Starts the thread, and lets `work` work there, which never ends.
 pub(super) async fn start<W: Future<Output = ()> + Send>(
     options: ApiOptions,
     work: impl FnOnce(Api, Rest) -> W + Send + 'static,
-) -> Result<String, ApiError> {
+) -> Result<Api, ApiError> {
     let rest = Rest::default();
     let runtime = runtime(rest.clone()).map_err(ApiError::Thread)?;
     let (opened, open) = oneshot::channel();
     let run = move || {
         runtime.block_on(async move {
-            match Api::new(&options).await {
+            match Api::new(options).await {
                 Ok(api) => {
                     // Nobody is there to hear it where the daemon ends already.
-                    let _ = opened.send(Ok(api.server.clone()));
+                    let _ = opened.send(Ok(api.clone()));
                     work(api, rest).await;
                 }
                 Err(error) => {
