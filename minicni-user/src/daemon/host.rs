@@ -1,6 +1,6 @@
 //! This host: prepared for pods, and described in `node.json` and `daemon.json`.
 
-use std::net::IpAddr;
+use std::{fmt::Write as _, net::IpAddr};
 
 use tracing::{error, info, warn};
 
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     datapath::{DatapathError, Generations},
     link::{LinkError, sysctl},
-    node::{DaemonReport, Facts, Mode, NodeError, Reported, Settings, forward, prepare},
+    node::{DaemonReport, Facts, Mode, NodeError, Reported, Settings, detach, forward, prepare},
 };
 
 /// `rp_filter`: drop what does not come from where its source is routed.
@@ -249,7 +249,13 @@ pub(super) fn loosen_rp_filter(device: &str) -> Result<(), LinkError> {
 fn prepared(options: &Options, ipv6: bool) -> Result<Mode, NodeError> {
     let _lock = options.state.lock()?;
     let settings = Settings { datapath: options.datapath, ebpf_log_level: options.ebpf_log_level, ipv6 };
-    let mode = prepare(&options.pins, settings)?;
+    let mut mode = prepare(&options.pins, settings)?;
+    // Nobody would look after those of an older daemon: their flows would outlive a change of rules or routes.
+    if let Mode::Route { reason: Some(reason) } = &mut mode
+        && let Err(error) = detach(&options.pins)
+    {
+        let _ = write!(reason, "; and older programs may be attached still: {error}");
+    }
     tell_mode(options, &mode)?;
     Ok(mode)
 }

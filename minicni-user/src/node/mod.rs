@@ -22,7 +22,7 @@ pub use error::NodeError;
 pub use facts::{DaemonReport, Facts, Reported};
 pub use forwarding::forward;
 pub use mode::{Datapath, Mode};
-pub use prepare::{Settings, prepare};
+pub use prepare::{Settings, detach, prepare};
 pub use state::{DEFAULT_BPF_DIR, DEFAULT_STATE_DIR, StateDir, boot_id};
 
 /// The group (`ip link show group …`) of the pods' interfaces on which no program looks after source addresses; the number

@@ -81,11 +81,16 @@ impl Mode {
     }
 }
 
-/// Takes the programs off the pods and the uplinks, and with their pins the temptation to attach them again. Before, the
-/// kernel begins to look after the pods' source addresses, as it does for pods that are wired from now on.
-fn detach(pins: &Pins) -> Result<(), NodeError> {
-    uplink::detach_all(pins)?;
-    pins.remove_programs()?;
+/// Takes the programs off the pods and the uplinks, and with their pins the temptation to attach them again. What fails keeps
+/// nothing else from being done.
+pub fn detach(pins: &Pins) -> Result<(), NodeError> {
+    [uplink::detach_all(pins), pins.remove_programs().map_err(NodeError::from), detach_from_pods()]
+        .into_iter()
+        .collect()
+}
+
+/// Before, the kernel begins to look after the pods' source addresses, as it does for pods that are wired from now on.
+fn detach_from_pods() -> Result<(), NodeError> {
     let mut socket = Socket::open()?;
     for link in socket.links()?.into_iter().filter(|link| link.name.starts_with(HOST_PREFIX)) {
         match sysctl::write(&sysctl::device_key("ipv4", &link.name, "rp_filter")?, "1") {

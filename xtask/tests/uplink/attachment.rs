@@ -203,6 +203,32 @@ fn route_mode_takes_the_programs_off_and_the_next_start_brings_them_back() {
 }
 
 #[test]
+fn a_daemon_that_cannot_load_its_programs_leaves_none_of_an_older_one_that_nobody_looks_after() {
+    let lab = lab("fallback", Families::V4);
+    let (a, b, _server) = pair(&lab);
+    let node = &lab.nodes[0];
+    assert_attached(node, &by_default());
+    // The pin of a program that is loaded gets this name first.
+    let in_the_way = node.pins().program("ingress-new");
+    fs::create_dir(&in_the_way).unwrap();
+    restart(&lab, &[]);
+    let status = || {
+        let mut command = node.minicnid("status");
+        String::from_utf8(node.netns.run(|| command.output().unwrap()).unwrap().stdout).unwrap()
+    };
+    eventually("status says so", || status().contains("no eBPF fast path"));
+    assert!(!status().contains("older programs"), "{}", status());
+    assert!(node.netns.run(|| uplink::found(&node.pins()).unwrap()).unwrap().is_empty());
+    let before = node.counters();
+    Client::connect(&a.netns, Protocol::Udp, to(b.address().unwrap())).unwrap().measure(200).map(drop).unwrap();
+    assert_eq!(node.counters(), before);
+    fs::remove_dir(&in_the_way).unwrap();
+    restart(&lab, &[]);
+    assert_attached(node, &by_default());
+    assert_fast(&lab, &a, &b);
+}
+
+#[test]
 fn a_daemon_that_is_killed_and_started_again_under_load_loses_no_packet() {
     let lab = lab("load", Families::V4);
     let (a, b, _server) = pair(&lab);
