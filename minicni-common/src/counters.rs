@@ -95,6 +95,10 @@ reasons! {
     Fragment, fragment, Stack;
     /// IPv4 options or an IPv6 extension header.
     Options, options, Stack;
+    /// A port of a protocol that conntrack's helpers read (FTP, SIP), to know of further connections.
+    Helper, helper, Stack;
+    /// The flow is promoted, but not this class of its traffic: another DSCP than that of its proofs.
+    Class, class, Stack;
     /// A header that is cut short, or a length that lies.
     Malformed, malformed, Stack;
     /// Neither IPv4 nor IPv6 (ARP, say).

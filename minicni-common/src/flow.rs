@@ -135,7 +135,8 @@ const _: () = assert!(size_of::<Bucket>() == 8);
 ///
 /// Without it, a translated packet could pass for one that entered as it leaves: conntrack keeps a translated and a direct
 /// flow between the same ports apart by changing the port of the later one, so what leaves as one may have entered as the
-/// other. And a rule may change more than addresses and ports (DSCP, the hop limit), which the fast path would not do.
+/// other. And a rule may change more than addresses and ports (DSCP, the hop limit, TCP's sequence numbers), which the fast
+/// path would not do.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Pod, Zeroable)]
 pub struct Note4 {
@@ -147,9 +148,11 @@ pub struct Note4 {
     pub ttl: u8,
     /// Type of service or traffic class.
     pub class: u8,
+    /// TCP's sequence number, network byte order: `SYNPROXY` shifts it in one of the directions. 0 of UDP.
+    pub sequence: u32,
 }
 
-const _: () = assert!(size_of::<Note4>() == 20);
+const _: () = assert!(size_of::<Note4>() == 24);
 
 /// As [`Note4`], of an IPv6 packet.
 #[repr(C)]
@@ -163,9 +166,11 @@ pub struct Note6 {
     pub ttl: u8,
     /// Type of service or traffic class.
     pub class: u8,
+    /// As in [`Note4`].
+    pub sequence: u32,
 }
 
-const _: () = assert!(size_of::<Note6>() == 44);
+const _: () = assert!(size_of::<Note6>() == 48);
 
 /// One direction of a flow: where it enters the host, and where the stack was seen to deliver it, unchanged.
 #[repr(C)]
@@ -190,13 +195,19 @@ pub struct Direction {
     pub length: u32,
     /// 0 of packets for a pod. Of packets for an uplink's neighbour the family of its address: 2 (`AF_INET`) or 10
     /// (`AF_INET6`).
-    pub next_hop_family: u32,
+    pub next_hop_family: u16,
+    /// The type of service or traffic class of the packets that proved it; of another DSCP, others may be treated otherwise.
+    pub class: u16,
+    /// For an uplink: the mark with which the stack sent the packets (`skb->mark`), by which its queueing discipline may go.
+    pub mark: u32,
+    /// For an uplink: the priority that the stack gave them (`skb->priority`).
+    pub priority: u32,
     /// For a pod: the Ethernet destination and source that the stack wrote. For a neighbour: its address, in network byte
     /// order. Filled up with zeros.
     pub exit: [u8; 16],
 }
 
-const _: () = assert!(size_of::<Direction>() == 64);
+const _: () = assert!(size_of::<Direction>() == 72);
 
 /// The value of the flow cache.
 #[repr(C)]
@@ -212,7 +223,7 @@ pub struct Flow {
     pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Flow>() == 144);
+const _: () = assert!(size_of::<Flow>() == 160);
 
 /// How far a flow got.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

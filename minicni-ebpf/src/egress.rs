@@ -14,6 +14,9 @@ use crate::{
     sketch,
 };
 
+/// Frames are padded to as many bytes: linux/if_ether.h.
+const ETH_ZLEN: u32 = 60;
+
 #[inline(always)]
 pub fn run(ctx: &TcContext) {
     if flow::is_redirected(ctx) {
@@ -52,6 +55,10 @@ fn delivered<H: Header>(ctx: &TcContext) {
     // SAFETY: reads of the context, which the verifier checks.
     let (from, to) = unsafe { ((*ctx.skb.skb).ingress_ifindex, (*ctx.skb.skb).ifindex) };
     let there = flow::direction(flow, packet.direction);
+    let promoted = flow::state(flow) == flow::PROMOTED;
+    if entered && promoted && from == there.in_ifindex && !flow::is_of_class(there, packet.class) {
+        return;
+    }
     if !entered || from != there.in_ifindex || from == to || !flow::expected(there, now) {
         return twin(flow, there);
     }
@@ -63,12 +70,14 @@ fn delivered<H: Header>(ctx: &TcContext) {
     };
     if there.proofs == 0 {
         there.out_ifindex = to;
+        there.class = u16::from(packet.class);
         flow::set_exit(there, &exit);
-    } else if there.out_ifindex != to || !flow::leaves_by(there, &exit) {
+    } else if there.out_ifindex != to || !flow::leaves_by(there, &exit) || !flow::is_of_class(there, packet.class) {
         debug!(ctx, "a flow left at {} and now leaves at {}", there.out_ifindex, to);
         return flow::reset(flow);
     }
-    let length = parse::wire_length::<H>(ctx);
+    // What was padded to the least length of a frame when it entered is longer than what the stack delivers of it.
+    let length = parse::wire_length(ctx, &packet).max(ETH_ZLEN);
     if length > there.length {
         there.length = length;
     }

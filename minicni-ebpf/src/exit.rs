@@ -27,7 +27,10 @@ struct Question(bpf_fib_lookup);
 /// Linux 6.1 refuses.
 pub struct Exit {
     /// 0 of a pod; else the family of the neighbour's address.
-    pub family: u32,
+    pub family: u16,
+    /// 0 of a pod, whose veth pair takes both away; else what the stack had the packet bear.
+    pub mark: u32,
+    pub priority: u32,
     /// The Ethernet addresses of a frame for a pod, and a zero; or the neighbour's address.
     pub words: [u32; 4],
 }
@@ -41,7 +44,8 @@ pub fn find<H: Header>(ctx: &TcContext, packet: &Packet<H>, from: u32, to: u32) 
     let (ethernet, ip) = unsafe { ((*frame).ethernet, (*frame).ip) };
     if is_pod(to)? {
         let [one, two, three, four, five, six] = ethernet;
-        return Some(Exit { family: 0, words: [word(one, two), word(three, four), word(five, six), 0] });
+        let words = [word(one, two), word(three, four), word(five, six), 0];
+        return Some(Exit { family: 0, mark: 0, priority: 0, words });
     }
     if is_pod(from)? { neighbour(ctx, packet, &ip, ethernet, from, to) } else { None }
 }
@@ -92,7 +96,9 @@ fn neighbour<H: Header>(
     }
     // SAFETY: the whole field was set to zero, and an IPv4 address written to the beginning of it.
     let address = unsafe { question.__bindgen_anon_4.ipv6_dst };
-    Some(Exit { family: u32::from(question.family), words: address })
+    // SAFETY: reads of the context, which the verifier checks.
+    let (mark, priority) = unsafe { ((*ctx.skb.skb).mark, (*ctx.skb.skb).priority) };
+    Some(Exit { family: u16::from(question.family), mark, priority, words: address })
 }
 
 /// Two halfwords as they lie in memory.
@@ -102,6 +108,16 @@ fn word(one: u16, other: u16) -> u32 {
     u32::from_ne_bytes([a, b, c, d])
 }
 
+/// Has the packet bear what the stack had others bear: the uplink's queueing discipline may go by it.
+#[inline(always)]
+pub fn mark(ctx: &TcContext, mark: u32, priority: u32) {
+    // SAFETY: writes of the context that are open to classifiers: `tc_cls_act_is_valid_access` in net/core/filter.c.
+    unsafe {
+        (&raw mut (*ctx.skb.skb).mark).write_volatile(mark);
+        (&raw mut (*ctx.skb.skb).priority).write_volatile(priority);
+    }
+}
+
 /// Sends the packet to a neighbour, with the MAC address that the kernel has for it now. Gives the verdict.
 ///
 /// The neighbour is named. Otherwise the helper would ask the routes itself for every packet, and not as the stack does:
@@ -109,9 +125,11 @@ fn word(one: u16, other: u16) -> u32 {
 /// route to it: `__bpf_redirect_neigh_v4` in <https://elixir.bootlin.com/linux/v6.12/source/net/core/filter.c>,
 /// `ip_route_output_key_hash_rcu` in <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/route.c>.
 #[inline(always)]
-pub fn to_neighbour(out: u32, family: u32, address: [u32; 4]) -> i32 {
-    let mut neighbour =
-        bpf_redir_neigh { nh_family: family, __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: address } };
+pub fn to_neighbour(out: u32, family: u16, address: [u32; 4]) -> i32 {
+    let mut neighbour = bpf_redir_neigh {
+        nh_family: u32::from(family),
+        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: address },
+    };
     let size = size_of::<bpf_redir_neigh>() as i32;
     // SAFETY: the helper copies the neighbour, and takes any index; one that does not exist drops the packet.
     unsafe { bpf_redirect_neigh(out, &raw mut neighbour, size, 0) as i32 }

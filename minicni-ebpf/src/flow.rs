@@ -8,7 +8,12 @@ use core::mem::offset_of;
 use aya_ebpf::programs::TcContext;
 use minicni_common::{Direction, Flow, FlowState, Reason, names::REDIRECTED_TAG, tag};
 
-use crate::{exit::Exit, header::Header, maps, parse::Packet};
+use crate::{
+    exit::Exit,
+    header::Header,
+    maps,
+    parse::{Packet, sequence},
+};
 
 /// Packets of one direction that may be on their way through the stack at once; more count as lost.
 const IN_FLIGHT: u64 = 64;
@@ -28,6 +33,9 @@ const NO_DIRECTION: Direction = Direction {
     proofs: 0,
     length: 0,
     next_hop_family: 0,
+    class: 0,
+    mark: 0,
+    priority: 0,
     exit: [0; 16],
 };
 
@@ -79,6 +87,8 @@ pub fn next_hop(exit: [u64; 2]) -> [u32; 4] {
 #[inline(always)]
 pub fn set_exit(direction: &mut Direction, exit: &Exit) {
     direction.next_hop_family = exit.family;
+    direction.mark = exit.mark;
+    direction.priority = exit.priority;
     // SAFETY: as in `exit`.
     unsafe { (&raw mut direction.exit).cast::<[u32; 4]>().write(exit.words) };
 }
@@ -89,6 +99,8 @@ pub fn leaves_by(direction: &Direction, exit: &Exit) -> bool {
     let ([one, two, three, four], words) = (next_hop(self::exit(direction)), exit.words);
     // By words, because a comparison of bytes becomes a call.
     direction.next_hop_family == exit.family
+        && direction.mark == exit.mark
+        && direction.priority == exit.priority
         && one == words[0]
         && two == words[1]
         && three == words[2]
@@ -174,6 +186,19 @@ pub fn rests(direction: &Direction, now: u64) -> bool {
     direction.noted >= WINDOW && direction.proofs == 0 && now.wrapping_sub(direction.noted_at) <= maps::grace()
 }
 
+/// Whether packets of this class are of the DSCP that was proven of a direction. The bits of ECN, which queues set, make no
+/// difference.
+#[inline(always)]
+pub fn is_of_class(direction: &Direction, class: u8) -> bool {
+    (direction.class ^ u16::from(class)) & 0xfc == 0
+}
+
+/// Whether a promoted flow is none any more: another CPU cleared it while one promoted it.
+#[inline(always)]
+pub fn empty(direction: &Direction, other: &Direction) -> bool {
+    direction.noted == 0 || other.noted == 0
+}
+
 /// Whether the interface at which this direction entered was withdrawn since.
 #[inline(always)]
 pub fn gone(direction: &Direction) -> bool {
@@ -206,9 +231,15 @@ pub fn note<H: Header>(
         direction.noted_at = now;
     }
     direction.noted += 1;
+    tag_noted(ctx, packet, hash);
+}
+
+/// Tags a packet with what it entered as.
+#[inline(always)]
+pub fn tag_noted<H: Header>(ctx: &TcContext, packet: &Packet<H>, hash: u64) {
     let tag = tag(hash, packet.direction);
     if let Some(note) = noted::<H>(tag) {
-        *note = H::note(packet);
+        *note = H::note(packet, sequence(ctx, packet));
         set_tag(ctx, tag);
     }
 }
@@ -218,7 +249,7 @@ pub fn note<H: Header>(
 pub fn entered_as<H: Header>(ctx: &TcContext, packet: &Packet<H>) -> bool {
     let tag = tag_of(ctx);
     untag(ctx);
-    tag != 0 && noted::<H>(tag).is_some_and(|note| H::is_note(note, packet))
+    tag != 0 && noted::<H>(tag).is_some_and(|note| H::is_note(note, packet, sequence(ctx, packet)))
 }
 
 /// The note under a tag.

@@ -48,9 +48,10 @@ pub trait Header: Copy {
     /// The two ports of a key.
     fn ports(key: &Self::Key) -> [u16; 2];
     fn hash(key: &Self::Key) -> u64;
-    fn note(packet: &Packet<Self>) -> Self::Note;
+    /// With TCP's sequence number, see [`sequence`](crate::parse::sequence).
+    fn note(packet: &Packet<Self>, sequence: u32) -> Self::Note;
     /// Whether a note is that of a packet that now leaves, and differs from it by one of TTL or hop limit alone.
-    fn is_note(note: &Self::Note, leaving: &Packet<Self>) -> bool;
+    fn is_note(note: &Self::Note, leaving: &Packet<Self>, sequence: u32) -> bool;
     fn flows() -> &'static Flows<Self::Key>;
     fn notes() -> &'static Notes<Self::Note>;
 

@@ -99,12 +99,14 @@ fn redirect<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: *mut Flow, now
     let back: &Direction = flow::direction(flow, packet.direction ^ 1);
     let age = now.wrapping_sub(there.noted_at);
     let (out, family, exit) = (there.out_ifindex, there.next_hop_family, flow::exit(there));
+    let (mark, priority) = (there.mark, there.priority);
     if there.in_ifindex != ifindex
         || packet.tcp_flags & (SYN | FIN | RST) != 0
         || packet.ttl <= 1
+        || !flow::is_of_class(there, packet.class)
         || age > maps::refresh()
         || there.noted != there.proofs && age > maps::grace()
-        || parse::wire_length::<H>(ctx) > there.length
+        || parse::wire_length(ctx, packet) > there.length
         || there.generation != maps::generation(ifindex)
         || back.generation != maps::generation(back.in_ifindex)
         || flow::generation(flow) != maps::global_generation()
@@ -127,6 +129,7 @@ fn redirect<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: *mut Flow, now
     maps::count(Reason::Redirected);
     if family != 0 {
         flow::tag_redirected(ctx);
+        exit::mark(ctx, mark, priority);
         return Some(exit::to_neighbour(out, family, flow::next_hop(exit)));
     }
     // SAFETY: the helper takes any index; one that does not exist drops the packet.
@@ -164,6 +167,9 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: Option<*mut Flow>
         if !sketch::is_due(hash) {
             return stack(Reason::Learning);
         }
+        if packet.may_be_read() {
+            return stack(Reason::Helper);
+        }
         // The map makes room by itself; it fails only when another CPU was first, which is as good.
         if H::flows().insert(packet.key, &flow::UNSEEN, u64::from(BPF_NOEXIST)).is_ok()
             && let Some(flow) = H::flows().get_ptr_mut(packet.key)
@@ -182,15 +188,24 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: Option<*mut Flow>
     if flow::rests(there, now) {
         return stack(Reason::Learning);
     }
-    let stale = flow::void(flow, there, ifindex, now) || flow::gone(back) || flow::forgotten(there, back, now);
+    let promoted = before == flow::PROMOTED;
+    let stale = flow::void(flow, there, ifindex, now)
+        || flow::gone(back)
+        || flow::forgotten(there, back, now)
+        || promoted && flow::empty(there, back);
+    if promoted && !stale && !flow::is_of_class(there, packet.class) {
+        // Neither a refresh, which has to be one of what is redirected, nor a twin.
+        flow::tag_noted(ctx, packet, hash);
+        return stack(Reason::Class);
+    }
     if stale {
         flow::reset(flow);
     }
-    flow::note(ctx, packet, hash, there, ifindex, now, before == flow::PROMOTED && !stale);
+    flow::note(ctx, packet, hash, there, ifindex, now, promoted && !stale);
     if there.proofs | back.proofs != 0 {
         sketch::watch(hash, now);
     }
-    if before != flow::PROMOTED {
+    if !promoted {
         return stack(Reason::Learning);
     }
     if stale {

@@ -111,18 +111,20 @@ impl Header for Ipv4 {
     }
 
     #[inline(always)]
-    fn note(packet: &Packet<Self>) -> Note4 {
-        Note4 { key: packet.key, direction: packet.direction as u16, ttl: packet.ttl, class: packet.class }
+    fn note(packet: &Packet<Self>, sequence: u32) -> Note4 {
+        let Packet { key, direction, ttl, class, .. } = *packet;
+        Note4 { key, direction: direction as u16, ttl, class, sequence }
     }
 
     #[inline(always)]
-    fn is_note(note: &Note4, leaving: &Packet<Self>) -> bool {
+    fn is_note(note: &Note4, leaving: &Packet<Self>, sequence: u32) -> bool {
         // By words, because a comparison of bytes is one of single bytes.
         let words = |key: &FlowKey4| (Self::ends(key), key.ports, key.protocol);
         words(&note.key) == words(&leaving.key)
             && note.direction == leaving.direction as u16
             && note.ttl == leaving.ttl.wrapping_add(1)
             && note.class == leaving.class
+            && note.sequence == sequence
     }
 
     #[inline(always)]

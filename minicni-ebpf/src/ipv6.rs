@@ -113,18 +113,20 @@ impl Header for Ipv6 {
     }
 
     #[inline(always)]
-    fn note(packet: &Packet<Self>) -> Note6 {
-        Note6 { key: packet.key, direction: packet.direction as u16, ttl: packet.ttl, class: packet.class }
+    fn note(packet: &Packet<Self>, sequence: u32) -> Note6 {
+        let Packet { key, direction, ttl, class, .. } = *packet;
+        Note6 { key, direction: direction as u16, ttl, class, sequence }
     }
 
     #[inline(always)]
-    fn is_note(note: &Note6, leaving: &Packet<Self>) -> bool {
+    fn is_note(note: &Note6, leaving: &Packet<Self>, sequence: u32) -> bool {
         // By words, because a comparison of bytes becomes a call.
         let words = |key: &FlowKey6| (Self::ends(key), key.ports, key.protocol);
         words(&note.key) == words(&leaving.key)
             && note.direction == leaving.direction as u16
             && note.ttl == leaving.ttl.wrapping_add(1)
             && note.class == leaving.class
+            && note.sequence == sequence
     }
 
     #[inline(always)]

@@ -57,6 +57,11 @@ pub struct Packet<H: Header> {
     pub tcp: bool,
 }
 
+/// The ports that conntrack's helpers are for, of TCP and of UDP: FTP, H.323, PPTP, SIP, SANE, IRC; NetBIOS, SNMP, TFTP, Amanda.
+/// <https://elixir.bootlin.com/linux/v6.12/source/net/netfilter>, `nf_conntrack_*.c`
+const HELPED_TCP: [u16; 6] = [21, 1720, 1723, 5060, 6566, 6667];
+const HELPED_UDP: [u16; 6] = [69, 137, 161, 1719, 5060, 10080];
+
 impl<H: Header> Packet<H> {
     /// Source and destination.
     #[inline(always)]
@@ -64,6 +69,15 @@ impl<H: Header> Packet<H> {
         // Not kept beside the key: the fast path has no use for them, and no register.
         let (first, second) = H::ends(&self.key);
         if self.direction == 0 { (first, second) } else { (second, first) }
+    }
+
+    /// Whether a rule may have conntrack read the packets (`ct helper`), to know of connections that they ask for. Nothing that
+    /// is seen of a packet tells.
+    #[inline(always)]
+    pub fn may_be_read(&self) -> bool {
+        let [first, second] = H::ports(&self.key);
+        let ports = if self.tcp { HELPED_TCP } else { HELPED_UDP };
+        ports.iter().any(|port| *port == first || *port == second)
     }
 
     /// Of source and destination, in host byte order.
@@ -119,12 +133,25 @@ fn pulled_headers<H>(ctx: &TcContext, length: usize) -> Option<*mut Frame<H>> {
     headers(ctx, length)
 }
 
-/// The length of the frame as one segment on the wire; for a GSO packet that of its segments.
+/// The length of the frame as one segment on the wire; for a GSO packet that of its segments, at least.
 #[inline(always)]
-pub fn wire_length<H>(ctx: &TcContext) -> u32 {
+pub fn wire_length<H: Header>(ctx: &TcContext, packet: &Packet<H>) -> u32 {
     // SAFETY: reads of the context, which the verifier checks.
     let (length, gso_size) = unsafe { ((*ctx.skb.skb).len, (*ctx.skb.skb).gso_size) };
-    if gso_size == 0 { length } else { gso_size + (Frame::<H>::TRANSPORT + TCP_LENGTH) as u32 }
+    if gso_size == 0 {
+        return length;
+    }
+    gso_size + (Frame::<H>::TRANSPORT + if packet.tcp { TCP_LENGTH } else { UDP_LENGTH }) as u32
+}
+
+/// TCP's sequence number, in network byte order; 0 of UDP. Not kept in a [`Packet`], because the fast path has no use for it.
+#[inline(always)]
+pub fn sequence<H: Header>(ctx: &TcContext, packet: &Packet<H>) -> u32 {
+    if !packet.tcp {
+        return 0;
+    }
+    // SAFETY: `headers` found the whole struct inside the packet.
+    headers::<H>(ctx, size_of::<Frame<H>>()).map_or(0, |frame| unsafe { (*frame).rest })
 }
 
 /// Whether a frame that enters the host is addressed to it and bears no VLAN tag.

@@ -86,6 +86,29 @@ fn promoted_connections_close_cleanly_beside_a_rule_that_drops_what_is_invalid()
     assert_eq!(rule.split_whitespace().next(), Some("0"), "{rule}");
 }
 
+/// SYNPROXY answers in the server's name before the server does, and shifts the server's sequence numbers ever after.
+#[test]
+fn a_connection_whose_sequence_numbers_netfilter_shifts_is_never_redirected_and_works() {
+    let lab = lab("synproxy");
+    let node = &lab.nodes[0];
+    let (a, b, _server) = pair(node);
+    node.netns.run(|| minicni::link::sysctl::write("net/netfilter/nf_conntrack_tcp_loose", "0")).unwrap().unwrap();
+    for rule in [
+        "-t raw -A PREROUTING -p tcp --dport 8080 --syn -j CT --notrack",
+        "-A FORWARD -p tcp -m conntrack --ctstate INVALID,UNTRACKED -j SYNPROXY --sack-perm --timestamp --wscale 7 --mss 1460",
+        "-A FORWARD -m conntrack --ctstate INVALID -j DROP",
+    ] {
+        node.run(Command::new("iptables-legacy").args(rule.split(' '))).unwrap();
+    }
+    let count = redirected(node, || {
+        let mut client = Client::connect(&a.netns, Protocol::Tcp, to(&b)).unwrap();
+        client.measure(300).unwrap();
+        (0..50).for_each(|_| client.exchange(&[7; 40_000]).unwrap());
+        client.close().unwrap();
+    });
+    assert_eq!(count, 0);
+}
+
 #[test]
 fn a_translated_flow_is_never_redirected_and_works() {
     let lab = lab("cluster-ip");

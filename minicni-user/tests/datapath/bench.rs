@@ -80,6 +80,24 @@ pub(crate) struct Bench {
 pub(crate) struct Outcome {
     pub(crate) action: u32,
     pub(crate) frame: Vec<u8>,
+    pub(crate) treatment: Treatment,
+}
+
+/// What a packet bears beside its bytes, by which queueing disciplines may go.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Treatment {
+    pub(crate) mark: u16,
+    pub(crate) priority: u32,
+}
+
+/// How a frame comes to a program.
+#[derive(Clone, Copy, Default)]
+struct Arrival {
+    ifindex: u32,
+    ingress_ifindex: u32,
+    gso_size: u32,
+    tag: u16,
+    treatment: Treatment,
 }
 
 /// Load-time constants under which nothing becomes stale by the clock.
@@ -204,56 +222,77 @@ impl Bench {
 
     /// A frame enters the host from a pod.
     pub(crate) fn ingress(&mut self, from: Pod, frame: &[u8]) -> Outcome {
-        self.push(names::INGRESS, from.ifindex, 0, 0, 0, frame)
+        self.ingress_gso(from, 0, frame)
     }
 
     /// As `ingress`, of a GSO packet with segments of `gso_size` bytes.
     pub(crate) fn ingress_gso(&mut self, from: Pod, gso_size: u32, frame: &[u8]) -> Outcome {
-        self.push(names::INGRESS, from.ifindex, 0, gso_size, 0, frame)
+        self.push(names::INGRESS, Arrival { ifindex: from.ifindex, gso_size, ..Arrival::default() }, frame)
     }
 
     /// The stack delivers a frame to a pod; it had entered as `entered` at the interface `from`.
     pub(crate) fn egress(&mut self, from: u32, entered: &Frame, to: Pod, frame: &[u8]) -> Outcome {
-        self.push(TAGGED_EGRESS, to.ifindex, from, 0, entered.tag(), frame)
+        self.egress_tagged(entered.tag(), from, to, frame)
+    }
+
+    /// As `egress`, of a GSO packet with segments of `gso_size` bytes.
+    pub(crate) fn egress_gso(&mut self, from: u32, entered: &Frame, to: Pod, gso_size: u32, frame: &[u8]) -> Outcome {
+        let tag = entered.tag();
+        let arrival =
+            Arrival { ifindex: to.ifindex, ingress_ifindex: from, gso_size, tag, treatment: Treatment::default() };
+        self.push(TAGGED_EGRESS, arrival, frame)
+    }
+
+    /// As `egress`, of a packet to which the stack did something beside.
+    pub(crate) fn egress_treated(
+        &mut self,
+        treatment: Treatment,
+        from: u32,
+        entered: &Frame,
+        to: Pod,
+        frame: &[u8],
+    ) -> Outcome {
+        let tag = entered.tag();
+        let arrival = Arrival { ifindex: to.ifindex, ingress_ifindex: from, gso_size: 0, tag, treatment };
+        self.push(TAGGED_EGRESS, arrival, frame)
     }
 
     /// A frame passes the egress hook with a tag of the caller's choice.
     pub(crate) fn egress_tagged(&mut self, tag: u16, from: u32, to: Pod, frame: &[u8]) -> Outcome {
-        self.push(TAGGED_EGRESS, to.ifindex, from, 0, tag, frame)
+        let arrival = Arrival { ifindex: to.ifindex, ingress_ifindex: from, tag, ..Arrival::default() };
+        self.push(TAGGED_EGRESS, arrival, frame)
     }
 
     /// The stack delivers a frame that no program has seen enter.
     pub(crate) fn egress_untagged(&mut self, from: u32, to: Pod, frame: &[u8]) -> Outcome {
-        self.push(TAGGED_EGRESS, to.ifindex, from, 0, 0, frame)
+        self.egress_tagged(0, from, to, frame)
     }
 
-    fn push(
-        &mut self,
-        program: &str,
-        ifindex: u32,
-        ingress_ifindex: u32,
-        gso_size: u32,
-        mark: u16,
-        frame: &[u8],
-    ) -> Outcome {
+    fn push(&mut self, program: &str, arrival: Arrival, frame: &[u8]) -> Outcome {
+        let Arrival { ifindex, ingress_ifindex, gso_size, tag, treatment } = arrival;
         let mut context = context(ifindex);
-        context[8..12].copy_from_slice(&u32::from(mark).to_ne_bytes());
+        context[8..10].copy_from_slice(&tag.to_ne_bytes());
+        context[10..12].copy_from_slice(&treatment.mark.to_ne_bytes());
+        context[32..36].copy_from_slice(&treatment.priority.to_ne_bytes());
         context[36..40].copy_from_slice(&ingress_ifindex.to_ne_bytes());
         context[176..180].copy_from_slice(&gso_size.to_ne_bytes());
-        let mut out = vec![0_u8; 70_000];
+        let (mut out, mut context_out) = (vec![0_u8; 70_000], [0_u8; 192]);
         let program = SchedClassifier::from_pin(self.pins.program(program)).unwrap();
         let result = program
             .test_run(TestRunOptions {
                 data_in: Some(frame),
                 data_out: Some(&mut out),
                 ctx_in: Some(&context),
+                ctx_out: Some(&mut context_out),
                 ..TestRunOptions::new()
             })
             .unwrap();
         out.truncate(result.data_size_out as usize);
         let time = Duration::from_micros(self.frames.len() as u64);
         self.frames.extend([(time, frame.to_vec()), (time, out.clone())]);
-        Outcome { action: result.return_value, frame: out }
+        let half = |at: usize| u16::from_ne_bytes([context_out[at], context_out[at + 1]]);
+        let priority = u32::from(half(34)) << 16 | u32::from(half(32));
+        Outcome { action: result.return_value, frame: out, treatment: Treatment { mark: half(8), priority } }
     }
 
     /// Pushes a frame in and asserts its action and that exactly these counters grew, by one each.

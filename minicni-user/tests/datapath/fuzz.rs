@@ -74,7 +74,7 @@ fn mutate(bench: &mut Bench, offsets: &Offsets, proven: impl Fn(&[u8], &[u8]) ->
         .unwrap();
 }
 
-// Of the headers: MACs' source, TOS, identification, don't-fragment, TTL above one, the checksum, and TCP's fields but ports
+// Of the headers: MACs' source, ECN, identification, don't-fragment, TTL above one, the checksum, and TCP's fields but ports
 // and SYN, FIN, RST may differ; what is compared is what was proven.
 #[test]
 fn a_mutated_ipv4_packet_is_redirected_only_if_every_field_that_was_proven_is_as_it_was() {
@@ -83,6 +83,7 @@ fn a_mutated_ipv4_packet_is_redirected_only_if_every_field_that_was_proven_is_as
             let length = usize::from(u16::from_be_bytes([frame[16], frame[17]]));
             frame[..6] == whole[..6]
                 && frame[12..15] == whole[12..15]
+                && (frame[15] ^ whole[15]) & 0xfc == 0
                 && (40..=frame.len() - 14).contains(&length)
                 && frame[20] & 0xbf == 0
                 && frame[21] == 0
@@ -93,7 +94,7 @@ fn a_mutated_ipv4_packet_is_redirected_only_if_every_field_that_was_proven_is_as
     });
 }
 
-// Here: MACs' source, traffic class, flow label, hop limit above one, and TCP's fields as above.
+// Here: MACs' source, ECN, flow label, hop limit above one, and TCP's fields as above.
 #[test]
 fn a_mutated_ipv6_packet_is_redirected_only_if_every_field_that_was_proven_is_as_it_was() {
     run_with(Family::V6, "fuzz", patient(), |bench| {
@@ -101,7 +102,8 @@ fn a_mutated_ipv6_packet_is_redirected_only_if_every_field_that_was_proven_is_as
             let length = usize::from(u16::from_be_bytes([frame[18], frame[19]]));
             frame[..6] == whole[..6]
                 && frame[12..14] == whole[12..14]
-                && frame[14] >> 4 == 6
+                && frame[14] == whole[14]
+                && (frame[15] ^ whole[15]) & 0xc0 == 0
                 && (20..=frame.len() - 54).contains(&length)
                 && frame[20] == whole[20]
                 && frame[21] > 1

@@ -14,7 +14,7 @@ fn udp(bench: &Bench) -> Frame {
 }
 
 /// Puts the IP header's checksum right after a change.
-fn checksummed(mut frame: Vec<u8>) -> Vec<u8> {
+pub(crate) fn checksummed(mut frame: Vec<u8>) -> Vec<u8> {
     frame[24..26].fill(0);
     let end = 14 + usize::from(frame[14] & 0xf) * 4;
     let sum: u32 = frame[14..end].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();

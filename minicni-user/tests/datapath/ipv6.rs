@@ -82,11 +82,11 @@ fn each_class_of_ipv6_that_the_fast_path_must_not_take_goes_to_the_stack_for_its
 }
 
 #[test]
-fn traffic_class_and_flow_label_keep_no_packet_from_the_fast_path() {
+fn ecn_and_flow_label_keep_no_packet_from_the_fast_path() {
     run_with(Family::V6, "flow_label", patient(), |bench| {
         let plain = udp(bench);
         bench.promote(&plain, &Frame::udp(bench.b, 53, bench.a, 1000));
-        let labelled = edited(&plain, |bytes| bytes[14..18].copy_from_slice(&[0x6f, 0xff, 0xff, 0xff]));
+        let labelled = edited(&plain, |bytes| bytes[14..18].copy_from_slice(&[0x60, 0x3f, 0xff, 0xff]));
         let from = bench.a;
         let out = bench.expect(&[Reason::Redirected], REDIRECT, |bench| bench.ingress(from, &labelled));
         assert_eq!(out.frame[14..18], labelled[14..18]);

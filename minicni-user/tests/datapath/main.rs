@@ -5,6 +5,7 @@
 
 mod bench;
 mod checksum;
+mod classes;
 mod forged;
 mod fuzz;
 mod ipv4;

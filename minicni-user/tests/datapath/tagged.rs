@@ -1,7 +1,8 @@
 //! Programs for tests: one gives a test packet the tag that it would bear on its way through the stack, and calls the one under
 //! test.
 //!
-//! `BPF_PROG_TEST_RUN` takes `skb->mark` from outside, but not `tc_index`, so this one moves it over.
+//! `BPF_PROG_TEST_RUN` takes `skb->mark` from outside, but not `tc_index`, so this one moves the lower half of it over, and makes
+//! the upper half the mark.
 
 use std::{
     io,
@@ -32,7 +33,7 @@ pub(crate) fn pin(programs: &Programs, path: &Path) -> io::Result<OwnedFd> {
         instruction(0xbf, 6, 1, 0, 0),                 // r6 = r1
         instruction(0x61, 2, 6, MARK, 0),              // r2 = skb->mark
         instruction(0x63, 6, 2, TC_INDEX, 0),          // skb->tc_index = r2
-        instruction(0xb7, 2, 0, 0, 0),                 // r2 = 0
+        instruction(0x77, 2, 0, 0, 16),                // r2 >>= 16
         instruction(0x63, 6, 2, MARK, 0),              // skb->mark = r2
         instruction(0xbf, 1, 6, 0, 0),                 // r1 = r6
         instruction(0x18, 2, 1, 0, calls.as_raw_fd()), // r2 = the program array

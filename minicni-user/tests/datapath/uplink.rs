@@ -7,7 +7,7 @@ use minicni_common::{EndpointKind, Reason, names::REDIRECTED_TAG};
 use nix::net::if_::if_nametoindex;
 
 use crate::{
-    bench::{Bench, OK, Pod, REDIRECT, patient, run},
+    bench::{Bench, OK, Pod, REDIRECT, Treatment, patient, run},
     packets::{Frame, Tcp, inspect},
     traffic::shell,
 };
@@ -82,7 +82,7 @@ fn a_flow_between_a_pod_and_a_remote_host_is_promoted_by_the_same_proofs() {
             assert_redirected(bench, &there, &back);
             let (out, back_in) = (bench.direction_from(a), bench.direction_from(b));
             assert_eq!((out.out_ifindex, back_in.out_ifindex), (b.ifindex, a.ifindex));
-            let (family, router): (u32, &[u8]) = if b.address.is_ipv4() {
+            let (family, router): (u16, &[u8]) = if b.address.is_ipv4() {
                 (2, &[192, 0, 1, 254])
             } else {
                 (10, &[0xfd, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xfe])
@@ -210,6 +210,36 @@ fn a_bump_of_the_uplinks_generation_makes_its_flows_prove_themselves_again() {
         bench.promote(&there, &back);
         bench.generations().bump(b.ifindex).unwrap();
         bench.expect(&[Reason::Stale, Reason::Demoted], OK, |bench| bench.ingress(a, &there.bytes()));
+    });
+}
+
+#[test]
+fn mark_and_priority_that_the_stack_gave_the_packets_of_a_flow_are_given_to_what_is_redirected() {
+    run_remote("treated", |bench| {
+        let (a, b) = (bench.a, bench.b);
+        let (there, back) = udp(bench);
+        let routed = there.routed(b.mac, b.host_mac).bytes();
+        let treatment = Treatment { mark: 10, priority: 0x0001_0020 };
+        for _ in 0..7 {
+            bench.ingress(a, &there.bytes());
+            bench.egress_treated(treatment, a.ifindex, &there, b, &routed);
+            bench.through_the_stack(b, a, &back, Reason::Learning, &[Reason::Proof]);
+        }
+        bench.ingress(a, &there.bytes());
+        bench.egress_treated(treatment, a.ifindex, &there, b, &routed);
+        bench.through_the_stack(b, a, &back, Reason::Learning, &[Reason::Proof, Reason::Promoted]);
+        let out = bench.expect(&[Reason::Redirected], REDIRECT, |bench| bench.ingress(a, &there.bytes()));
+        assert_eq!(out.treatment, treatment);
+        // Those for the pod lose both on their way through its veth pair, whoever sends them there.
+        let out = bench.expect(&[Reason::Redirected], REDIRECT, |bench| bench.ingress(b, &back.bytes()));
+        assert_eq!(out.treatment, Treatment::default());
+        // A rule that comes later and marks otherwise is seen by the next packet through the stack.
+        let longer = Frame { payload: vec![0; 900], ..there.clone() };
+        bench.expect(&[Reason::Refresh], OK, |bench| bench.ingress(a, &longer.bytes()));
+        let routed = longer.routed(b.mac, b.host_mac).bytes();
+        bench.expect(&[Reason::Demoted], OK, |bench| {
+            bench.egress_treated(Treatment { mark: 11, ..treatment }, a.ifindex, &longer, b, &routed)
+        });
     });
 }
 

@@ -33,6 +33,40 @@ fn more_than_98_percent_of_a_conversation_between_pods_of_two_nodes_is_redirecte
     }
 }
 
+/// The class of the uplink's queueing discipline into which a rule sends pods' packets.
+#[test]
+fn what_is_redirected_passes_the_class_of_the_uplinks_qdisc_that_rules_chose_for_it() {
+    let lab = lab("qos", Families::Dual);
+    let (a, b, _server) = pair(&lab);
+    let node = &lab.nodes[0];
+    for arguments in [
+        "qdisc add dev eth0 root handle 1: htb default 1",
+        "class add dev eth0 parent 1: classid 1:1 htb rate 10gbit",
+        "class add dev eth0 parent 1: classid 1:3 htb rate 10gbit",
+    ] {
+        node.run(Command::new("tc").args(arguments.split(' '))).unwrap();
+    }
+    let rule = "table inet qos { chain forward { type filter hook forward priority filter;\n\
+                oifname \"eth0\" meta priority set 1:3\n }\n }";
+    rules::nft(node, rule).unwrap();
+    let sent = || -> u64 {
+        let shown = node.run(Command::new("tc").args("-s class show dev eth0 classid 1:3".split(' '))).unwrap();
+        let line = shown.lines().find(|line| line.trim_start().starts_with("Sent")).unwrap();
+        line.split_whitespace().nth(3).unwrap().parse().unwrap()
+    };
+    for address in b.addresses() {
+        for protocol in PROTOCOLS {
+            let before = sent();
+            let counts = redirected(&lab, || {
+                Client::connect(&a.netns, protocol, to(address)).unwrap().measure(2_000).unwrap();
+            });
+            assert!(counts[0] > 3_800, "{address} over {protocol:?}: {counts:?} redirected of about 4,000");
+            let sent = sent() - before;
+            assert!(sent >= 2_000, "{address} over {protocol:?}: {sent} of 2,000 packets in the class");
+        }
+    }
+}
+
 #[test]
 fn large_transfers_between_nodes_arrive_whole() {
     let lab = lab("sizes", Families::Dual);

@@ -7,7 +7,7 @@
 use prost::{Message, bytes::Bytes};
 
 use super::decode::{DecodeError, Event, Refusal};
-use super::object::{self, Condition, Metadata, NodeObject, Page};
+use super::object::{self, Condition, Metadata, NETWORK_UNAVAILABLE, NodeObject, Page};
 use crate::daemon::nodes::{Address, Spec};
 
 const PREFIX: &[u8] = b"k8s\0";
@@ -102,10 +102,17 @@ struct NodeSpec {
 
 #[derive(Clone, PartialEq, Message)]
 struct NodeStatus {
-    #[prost(message, repeated, tag = "4")]
-    conditions: Vec<NodeCondition>,
+    /// [`NodeCondition`]s, not taken apart: a heartbeat has several, and only one of one node matters.
+    #[prost(bytes = "bytes", repeated, tag = "4")]
+    conditions: Vec<Bytes>,
     #[prost(message, repeated, tag = "5")]
     addresses: Vec<NodeAddress>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ConditionType {
+    #[prost(bytes = "bytes", tag = "1")]
+    kind: Bytes,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -187,7 +194,7 @@ impl TryFrom<Node> for NodeObject {
         }
         let NodeSpec { pod_cidr, pod_cidrs } = node.spec.unwrap_or_default();
         let NodeStatus { conditions, addresses } = node.status.unwrap_or_default();
-        let condition = |NodeCondition { kind, status, reason, message }| Condition { kind, status, reason, message };
+        let conditions = conditions.into_iter().map(condition).filter_map(Result::transpose);
         Ok(Self {
             metadata: Metadata {
                 name,
@@ -200,8 +207,17 @@ impl TryFrom<Node> for NodeObject {
                 addresses: Some(
                     addresses.into_iter().map(|NodeAddress { kind, address }| Address { kind, address }).collect(),
                 ),
-                conditions: Some(conditions.into_iter().map(condition).collect()),
+                conditions: Some(conditions.collect::<Result<_, _>>()?),
             }),
         })
     }
+}
+
+/// A condition, if it is the one that is read.
+fn condition(encoded: Bytes) -> Result<Option<Condition>, DecodeError> {
+    if ConditionType::decode(encoded.clone())?.kind != NETWORK_UNAVAILABLE {
+        return Ok(None);
+    }
+    let NodeCondition { kind, status, reason, message } = NodeCondition::decode(encoded)?;
+    Ok(Some(Condition { kind, status, reason, message }))
 }
