@@ -27,6 +27,9 @@ fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'stati
         for command in [
             "link set lo up",
             "link add up0 type veth peer name peer0",
+            // Whose duplicates are looked for during some seconds, and then it is told of.
+            "link set up0 addrgenmode none",
+            "link set peer0 addrgenmode none",
             "link set peer0 up",
             "address add 10.0.0.1/24 dev up0",
             "link set up0 up",

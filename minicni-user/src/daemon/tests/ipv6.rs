@@ -136,6 +136,7 @@ fn a_foreign_ipv6_route_is_left_alone_and_reported_where_it_is_in_the_way() {
 fn only_addresses_that_other_hosts_can_know_make_a_network_reachable() {
     in_namespace6(|| async {
         let kernel = Kernel::new().unwrap();
+        ip("address add fe80::1/64 dev up0 nodad");
         // Nobody answers for this one during detection, which takes a second.
         ip("address add fd01::1/64 dev up0");
         let shown = ip("-6 address show dev up0");
