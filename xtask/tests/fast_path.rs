@@ -100,10 +100,11 @@ fn a_connection_whose_sequence_numbers_netfilter_shifts_is_never_redirected_and_
     ] {
         node.run(Command::new("iptables-legacy").args(rule.split(' '))).unwrap();
     }
+    let payload = vec![7; 40_000];
     let count = redirected(node, || {
         let mut client = Client::connect(&a.netns, Protocol::Tcp, to(&b)).unwrap();
         client.measure(300).unwrap();
-        (0..50).for_each(|_| client.exchange(&[7; 40_000]).unwrap());
+        (0..50).for_each(|_| client.exchange(&payload).unwrap());
         client.close().unwrap();
     });
     assert_eq!(count, 0);
