@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use minicni::link::Netns;
 
 use super::outcome::{Check, wrong};
+use crate::lab::traffic::uninterrupted;
 
 /// How long one packet and its answer may take: less than what duplicate address detection takes.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -30,9 +31,11 @@ fn exchange(from: &Netns, to: &Netns, address: IpAddr) -> Result<()> {
     let port = server.local_addr()?.port();
     client.send_to(b"?", (address, port)).with_context(|| format!("send to {address}"))?;
     let mut buffer = [0];
-    let (_, sender) = server.recv_from(&mut buffer).with_context(|| format!("nothing arrived at {address}"))?;
+    let arrived = uninterrupted(|| server.recv_from(&mut buffer));
+    let (_, sender) = arrived.with_context(|| format!("nothing arrived at {address}"))?;
     server.send_to(b"!", sender).with_context(|| format!("send the answer to {sender}"))?;
-    client.recv_from(&mut buffer).with_context(|| format!("no answer of {address} came back to {sender}"))?;
+    uninterrupted(|| client.recv_from(&mut buffer))
+        .with_context(|| format!("no answer of {address} came back to {sender}"))?;
     if buffer != *b"!" {
         bail!("the answer differs from what was sent");
     }

@@ -95,7 +95,7 @@ fn answer(mut stream: TcpStream, end: &AtomicBool) {
         return;
     }
     while !end.load(Relaxed) {
-        match stream.read(&mut buffer) {
+        match uninterrupted(|| stream.read(&mut buffer)) {
             Ok(0) => return,
             Ok(length) => {
                 if stream.write_all(&buffer[..length]).is_err() {
@@ -113,6 +113,17 @@ fn serve_udp(socket: &UdpSocket, end: &AtomicBool) {
     while !end.load(Relaxed) {
         if let Ok((length, from)) = socket.recv_from(&mut buffer) {
             let _ = socket.send_to(&buffer[..length], from);
+        }
+    }
+}
+
+/// Makes a system call again that was interrupted. One on a socket with a time limit is not repeated by the kernel, and is
+/// interrupted also where a process is stopped and goes on: `signal(7)`.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            done => return done,
         }
     }
 }
@@ -160,7 +171,7 @@ impl Client {
             }
             Self::Udp(socket) => {
                 socket.send(bytes)?;
-                let length = socket.recv(&mut buffer)?;
+                let length = uninterrupted(|| socket.recv(&mut buffer))?;
                 buffer.truncate(length);
             }
         }
@@ -174,7 +185,7 @@ impl Client {
     pub fn close(mut self) -> Result<()> {
         if let Self::Tcp(stream) = &mut self {
             stream.shutdown(std::net::Shutdown::Write)?;
-            let length = stream.read(&mut [0; 1]).context("waiting for the server's FIN")?;
+            let length = uninterrupted(|| stream.read(&mut [0; 1])).context("waiting for the server's FIN")?;
             if length != 0 {
                 bail!("the server sent data instead of closing");
             }

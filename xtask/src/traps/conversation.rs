@@ -14,6 +14,7 @@ use super::{
     server::{Answer, receive_framed, send_framed},
     services::Door,
 };
+use crate::lab::traffic::uninterrupted;
 
 /// How long a client waits for an answer, unless it is told otherwise.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -206,7 +207,7 @@ fn bind(to: SocketAddr) -> io::Result<UdpSocket> {
 fn receive(socket: &UdpSocket, begin: &[u8]) -> Result<(Answer, SocketAddr)> {
     let mut buffer = vec![0; 65_536];
     loop {
-        let (length, from) = socket.recv_from(&mut buffer)?;
+        let (length, from) = uninterrupted(|| socket.recv_from(&mut buffer))?;
         let answer = Answer::read(&buffer[..length])?;
         if answer.request.starts_with(begin) {
             return Ok((answer, from));

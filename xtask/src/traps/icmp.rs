@@ -18,7 +18,7 @@ use super::{
     server::Server,
     services::{CLOSED_PORT, Door},
 };
-use crate::command;
+use crate::{command, lab::traffic::uninterrupted};
 
 /// The size of a `c_int`, as the socket calls want it.
 const INT: libc::socklen_t = 4;
@@ -73,7 +73,7 @@ fn ensure_error(socket: &UdpSocket, bytes: &[u8], errno: i32) -> Check {
     socket.set_read_timeout(Some(PATIENCE)).context("set a timeout")?;
     // This one cannot know yet.
     socket.send(bytes).context("send")?;
-    match socket.recv(&mut [0; 2048]) {
+    match uninterrupted(|| socket.recv(&mut [0; 2048])) {
         Err(error) => ensure(error.raw_os_error() == Some(errno), expected, error),
         Ok(length) => ensure(false, expected, format!("{length} bytes")),
     }

@@ -11,7 +11,7 @@ use minicni::link::Netns;
 use super::{at_once::at_once, report::FirstPackets};
 use crate::{
     bench::plugins::peers::{Peer, Pod, pods},
-    lab::traffic::Server,
+    lab::traffic::{Server, uninterrupted},
 };
 
 const PORT: u16 = 8080;
@@ -58,6 +58,6 @@ fn first_packet(pod: &Pod, to: SocketAddr) -> Result<bool> {
         socket.connect(to)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.send(b"x")?;
-        Ok(socket.recv(&mut [0; 8]).is_ok())
+        Ok(uninterrupted(|| socket.recv(&mut [0; 8])).is_ok())
     })?
 }
