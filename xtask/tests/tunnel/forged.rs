@@ -1,17 +1,22 @@
 //! Who may send through the tunnel.
 
 use std::{
-    net::{Ipv4Addr, UdpSocket},
+    fs,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     time::Duration,
 };
 
 use etherparse::PacketBuilder;
 use minicni::link::Netns;
-use xtask::lab::{Families, Node, Pod};
+use xtask::lab::{
+    Families, Node, Pod,
+    traffic::{Client, Protocol, Server},
+};
 
-use super::{start, wired};
+use super::{settle, start, wired};
 
 const VICTIMS_PORT: u16 = 9_999;
+const TUNNEL_PORT: u16 = 4_790;
 /// VXLAN-GPE: a VNI and a next protocol are there, which is IPv4; the VNI is 109.
 const HEADER: [u8; 8] = [0x0c, 0, 0, 1, 0, 0, 109, 0];
 
@@ -33,13 +38,55 @@ fn a_pod_cannot_send_through_the_tunnel_under_the_address_of_another() {
     assert_eq!(heard(&near_ear), None, "at its own node");
 }
 
+#[test]
+fn what_a_pod_sent_to_an_address_before_it_was_a_nodes_opens_no_tunnel_there() {
+    let lab = wired("forged_early", Families::V4);
+    let [one, other] = &lab.nodes[..] else { panic!("two nodes") };
+    let known_to_one = lab.nodes_file().with_extension("one");
+    let all = fs::read_to_string(lab.nodes_file()).unwrap();
+    fs::write(&known_to_one, all.split("---").next().unwrap()).unwrap();
+    one.start_daemon_with(&known_to_one, &["--encapsulation", "always"]).unwrap();
+    other.start_daemon_with(&lab.nodes_file(), &["--encapsulation", "always"]).unwrap();
+    let (pod, far) = (one.pod("a").unwrap(), other.pod("far").unwrap());
+    let (ear, socket) = (listen(&far), sender(&pod.netns));
+    let send = || forge_by(&socket, other, Ipv4Addr::new(10, 244, 1, 99), &far);
+
+    send();
+    assert_eq!(heard(&ear), None, "while it is any host");
+    fs::write(&known_to_one, all).unwrap();
+    settle(&lab);
+    send();
+    assert_eq!(heard(&ear), None, "on the connection of before");
+}
+
+#[test]
+fn pods_may_use_the_port_of_the_tunnel_among_themselves() {
+    let lab = wired("tunnels_port", Families::V4);
+    start(&lab, &["--encapsulation", "always"]);
+    let [one, other] = &lab.nodes[..] else { panic!("two nodes") };
+    let (pod, near, far) = (one.pod("a").unwrap(), one.pod("near").unwrap(), other.pod("far").unwrap());
+    for server in [&near, &far] {
+        let _server = Server::start(&server.netns, TUNNEL_PORT).unwrap();
+        let to = SocketAddr::from((server.address().unwrap(), TUNNEL_PORT));
+        let mut client = Client::connect(&pod.netns, Protocol::Udp, to).unwrap();
+        client.exchange(b"of pods").unwrap();
+    }
+}
+
 /// Sends a datagram from an address to a pod, through the tunnel of a node.
 fn forge(from: &Netns, node: &Node, source: Ipv4Addr, victim: &Pod) {
+    forge_by(&sender(from), node, source, victim);
+}
+
+fn forge_by(socket: &UdpSocket, node: &Node, source: Ipv4Addr, victim: &Pod) {
     let packet = PacketBuilder::ipv4(source.octets(), victim.address().unwrap().octets(), 64).udp(7, VICTIMS_PORT);
     let mut bytes = HEADER.to_vec();
     packet.write(&mut bytes, b"forged").unwrap();
-    let socket = from.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap()).unwrap();
-    socket.send_to(&bytes, (node.address, 4_790)).unwrap();
+    socket.send_to(&bytes, (node.address, TUNNEL_PORT)).unwrap();
+}
+
+fn sender(netns: &Netns) -> UdpSocket {
+    netns.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap()).unwrap()
 }
 
 fn listen(pod: &Pod) -> UdpSocket {

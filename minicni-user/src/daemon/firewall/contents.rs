@@ -18,9 +18,12 @@ pub(super) const TABLE: &str = "inet minicni";
 const MASQUERADE: &str = "postrouting";
 /// The chain that drops what pods without the programs send from addresses of others.
 const SOURCES: &str = "prerouting";
-/// The chains that keep pods from the tunnel of this node, and of others.
+/// The chains that keep pods from the tunnel of this node, and of others. They are chains of type `nat` because these are asked
+/// about the first packet of a connection alone; another one would cost each packet that the stack forwards. And they come
+/// before others of their kind: who translates a source ends the walk.
+/// <https://elixir.bootlin.com/linux/v6.12/source/net/netfilter/nf_nat_core.c#L904>
 const INPUT: &str = "input";
-const FORWARD: &str = "forward";
+const TUNNEL: &str = "tunnel";
 
 /// What the table is to do.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -33,15 +36,17 @@ pub(super) struct Contents {
     pub(super) former: Vec<IpNet>,
     /// Where pods keep their address: the pods and addresses of all nodes, and what else was asked for.
     pub(super) cluster: Vec<IpNet>,
-    /// Where other nodes and this one receive what comes through the tunnel, where there is one.
+    /// Where nodes receive what comes through the tunnel, where there is one.
     pub(super) tunnel: Option<TunnelEnds>,
 }
 
-/// UDP port and addresses. What is sent there passes for a packet of any pod.
+/// The UDP port of nodes. What is sent there passes for a packet of any pod.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct TunnelEnds {
     pub(super) port: u16,
-    pub(super) nodes: Vec<IpNet>,
+    /// The pods of all nodes: where no node is. Everywhere else may be one tomorrow, and nobody is asked about a connection that
+    /// a pod has there by then.
+    pub(super) pods: Vec<IpNet>,
 }
 
 /// The parts of the table, as they are compared with what is there.
@@ -77,10 +82,9 @@ impl Contents {
             return None;
         }
         let mut cluster: Vec<IpNet> = nodes.iter().flat_map(|node| &node.pod_cidrs).filter(usable).copied().collect();
-        cluster.extend(ips.iter().copied().map(IpNet::from));
+        let tunnel = asked.tunnel_port.map(|port| TunnelEnds { port, pods: IpNet::aggregate(&cluster) });
+        cluster.extend(ips.into_iter().map(IpNet::from));
         cluster.extend(&asked.masquerade.except);
-        let tunnel =
-            asked.tunnel_port.map(|port| TunnelEnds { port, nodes: ips.into_iter().map(IpNet::from).collect() });
         Some(Self {
             masquerade: asked.masquerade.on,
             pods,
@@ -124,8 +128,8 @@ impl Contents {
         for (chain, hook) in [
             (MASQUERADE, "type nat hook postrouting priority srcnat"),
             (SOURCES, "type filter hook prerouting priority raw"),
-            (INPUT, "type filter hook input priority filter"),
-            (FORWARD, "type filter hook forward priority filter"),
+            (INPUT, "type nat hook input priority 99"),
+            (TUNNEL, "type nat hook postrouting priority 99"),
         ] {
             let mut own = rules.iter().filter(|rule| rule.0 == chain).peekable();
             if own.peek().is_none() {
@@ -177,7 +181,7 @@ impl Contents {
             ]);
         }
         if let Some(ends) = &self.tunnel {
-            sets.extend([("nodes4", of(&ends.nodes, false)), ("nodes6", of(&ends.nodes, true))]);
+            sets.extend([("networks4", of(&ends.pods, false)), ("networks6", of(&ends.pods, true))]);
         }
         sets
     }
@@ -205,11 +209,11 @@ impl Contents {
         }
         if let Some(TunnelEnds { port, .. }) = &self.tunnel {
             let from_pods = format!("iifname \"{HOST_PREFIX}*\"");
-            let why = "a pod, at the tunnel of a node";
+            let why = "a pod, at the tunnel's port of what may be a node";
             rules.push((INPUT, format!("{from_pods} udp dport {port} counter drop"), why));
             for (ip, family) in [("ip", '4'), ("ip6", '6')] {
-                let to_node = format!("{from_pods} udp dport {port} {ip} daddr @nodes{family} counter drop");
-                rules.push((FORWARD, to_node, why));
+                let outside = format!("{from_pods} udp dport {port} {ip} daddr != @networks{family} counter drop");
+                rules.push((TUNNEL, outside, why));
             }
         }
         if self.local().iter().any(|prefix| prefix.addr().is_ipv6()) {

@@ -76,13 +76,23 @@ fn pods_are_kept_from_the_tunnels_of_all_nodes_also_where_nothing_is_masqueraded
     let contents = Contents::new(&two_nodes(), "me", &[], &asked).unwrap();
     let script = contents.script();
     for line in [
-        "set nodes4 { type ipv4_addr; flags interval; elements = { 192.168.77.1/32, 192.168.77.2/32 }; }",
+        "set networks4 { type ipv4_addr; flags interval; elements = { 10.244.0.0/23 }; }",
         "iifname \"mni*\" udp dport 4790 counter drop",
-        "iifname \"mni*\" udp dport 4790 ip6 daddr @nodes6 counter drop",
+        "iifname \"mni*\" udp dport 4790 ip6 daddr != @networks6 counter drop",
     ] {
         assert!(script.contains(line), "{line}: {script}");
     }
     assert!(!script.contains("masquerade"), "{script}");
+}
+
+#[test]
+fn after_the_first_of_a_connection_no_ipv4_packet_that_the_stack_forwards_meets_a_rule() {
+    let me = node("me", &["10.244.0.0/24"], &["192.168.77.1"]);
+    let contents = Contents::new(&[me], "me", &[], &Asked { tunnel_port: Some(4790), ..asked(&[]) }).unwrap();
+    let script = contents.script();
+    let hooks: Vec<_> = script.lines().filter(|line| line.contains(" hook ")).collect();
+    assert_eq!(hooks.len(), 3, "{script}");
+    assert!(hooks.iter().all(|hook| hook.contains("type nat ")), "{script}");
 }
 
 #[test]
