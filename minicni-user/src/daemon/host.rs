@@ -105,8 +105,9 @@ impl Host {
 
     /// Attaches the programs where this node meets the others.
     pub(super) fn keep_uplinks(&mut self, report: &Report, problems: &mut Problems) {
-        // While the uplink that somebody named is not there, nobody knows which it will be.
-        let known = report.problems.iter().all(|problem| problem.reason != Reason::UplinkMissing);
+        // While the uplink that somebody named is not there, or this node's object, nobody knows which it will be.
+        let unknown = [Reason::UplinkMissing, Reason::NodeMissing];
+        let known = report.problems.iter().all(|problem| !unknown.contains(&problem.reason));
         if known && matches!(self.mode, Mode::Ebpf { .. }) {
             self.uplinks.reconcile(&self.options.pins, &desired(report), problems);
         }
@@ -130,8 +131,7 @@ impl Host {
         problems: &mut Problems,
     ) {
         let Some(node) = nodes.iter().find(|node| node.name == me) else {
-            let message = format_args!("no Node object is named {me}; add it, or name this node with --node-name");
-            problems.add(Reason::NodeMissing, message);
+            // Said where the routes are.
             return;
         };
         if node.pod_cidrs.is_empty() {

@@ -186,29 +186,19 @@ impl fmt::Display for Op {
     }
 }
 
-/// The routes that the node `me` needs to reach the pods of all others: one per pod CIDR, through the node's `InternalIP`
+/// The routes that the node `own` needs to reach the pods of all others: one per pod CIDR, through the node's `InternalIP`
 /// of the same family or through the tunnel, sorted by destination; no two overlap.
 pub fn desired(
     nodes: &[Node],
-    me: &str,
+    own: &Node,
     underlay: &Underlay,
     tunnel: Option<Tunnel>,
 ) -> (Vec<RouteSpec>, Vec<Problem>) {
     let mut problems = Vec::new();
-    let own = nodes.iter().find(|node| node.name == me);
-    if own.is_none() {
-        problems.push(Problem {
-            reason: Reason::NodeMissing,
-            node: me.to_owned(),
-            field: "metadata.name",
-            why: "is this node's name, but no Node has it".to_owned(),
-            remedy: "start the daemon with the name of this host's Node, or add the Node",
-        });
-    }
-    let next_hops = NextHops { underlay, tunnel, own_cidrs: own.map_or(&[], |own| &own.pod_cidrs) };
+    let next_hops = NextHops { underlay, tunnel, own_cidrs: &own.pod_cidrs };
     let mut routes = Vec::new();
-    for (dst, node) in pod_cidrs(nodes, me, &mut problems) {
-        if node.name != me {
+    for (dst, node) in pod_cidrs(nodes, &own.name, &mut problems) {
+        if node.name != own.name {
             match next_hops.route(node, dst) {
                 Ok(route) => routes.push(route),
                 Err(problem) => problems.push(problem),
@@ -218,6 +208,17 @@ pub fn desired(
         }
     }
     (routes, problems)
+}
+
+/// Nobody says what this node is.
+pub(super) fn no_node(me: &str) -> Problem {
+    Problem {
+        reason: Reason::NodeMissing,
+        node: me.to_owned(),
+        field: "metadata.name",
+        why: "is this node's name, but no Node has it; no route is changed meanwhile".to_owned(),
+        remedy: "start the daemon with the name of this host's Node, or add the Node",
+    }
 }
 
 /// Those of the addresses that have the family of a prefix.

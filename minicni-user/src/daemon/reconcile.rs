@@ -40,8 +40,9 @@ pub struct Report {
 /// Makes our routes in `kernel`, and the tunnel, what `nodes` ask for, seen from the node named `me`. If nothing has to
 /// change, nothing is done, so it may be called at any time, as often as one likes.
 ///
-/// `nodes` must have been read successfully once: for an empty list it removes every route of ours. An error means
-/// that the kernel's state could not be read, and that no route was changed.
+/// `nodes` must have been read successfully once. While none of them is `me`, no route is changed: a Node that is registered
+/// anew is away for a moment, and its pods are not. An error means that the kernel's state could not be read, and that no route
+/// was changed.
 pub async fn reconcile(nodes: &[Node], me: &str, settings: &Settings, kernel: &Kernel) -> Result<Report, KernelError> {
     reconcile_from(None, nodes, me, settings, kernel).await
 }
@@ -57,9 +58,9 @@ pub async fn reconcile_from(
     kernel: &Kernel,
 ) -> Result<Report, KernelError> {
     let local = kernel.local_prefixes().await?;
-    let own = nodes.iter().find(|node| node.name == me);
-    let underlay = match Underlay::new(settings, own, local.clone()) {
-        Ok(underlay) => underlay,
+    let own = nodes.iter().find(|node| node.name == me).ok_or_else(|| plan::no_node(me));
+    let (own, underlay) = match own.and_then(|own| Ok((own, Underlay::new(settings, own, local.clone())?))) {
+        Ok(both) => both,
         // Whatever was meant, the routes that are there were right once.
         Err(problem) => return Ok(Report { local, problems: vec![problem], ..Report::default() }),
     };
@@ -68,7 +69,7 @@ pub async fn reconcile_from(
         Some(known) => known,
         None => kernel.actual().await?,
     };
-    let (desired, problems) = plan::desired(nodes, me, &underlay, tunnel);
+    let (desired, problems) = plan::desired(nodes, own, &underlay, tunnel);
     let ops = plan::plan(&desired, &actual);
     let errors = kernel.apply(&ops).await;
     // Last, so that no route is missing meanwhile. One that could not be replaced may lead through it still.
@@ -115,17 +116,14 @@ pub async fn reconcile_from(
 /// see it otherwise.
 fn keep_tunnel(
     settings: &Settings,
-    own: Option<&Node>,
+    own: &Node,
     underlay: &Underlay,
 ) -> Result<(Option<Tunnel>, Option<TunnelError>), LinkError> {
     if settings.encapsulation == Encapsulation::Never {
         return Ok((None, None));
     }
-    let device = tunnel::Tunnel {
-        port: settings.vxlan_port,
-        mtu: underlay.tunnel_mtu(),
-        pod_cidrs: own.map_or_else(Vec::new, |node| node.pod_cidrs.clone()),
-    };
+    let device =
+        tunnel::Tunnel { port: settings.vxlan_port, mtu: underlay.tunnel_mtu(), pod_cidrs: own.pod_cidrs.clone() };
     let always = settings.encapsulation == Encapsulation::Always;
     let (ifindex, error) = device.keep()?;
     Ok((ifindex.map(|ifindex| Tunnel { ifindex, vni: settings.vni, always }), error))

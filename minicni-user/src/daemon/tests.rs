@@ -125,6 +125,21 @@ fn a_node_that_goes_takes_its_route_only() {
 }
 
 #[test]
+fn while_no_node_has_this_nodes_name_no_route_changes_and_it_is_said() {
+    in_namespace(|| async {
+        let kernel = Kernel::new().unwrap();
+        pass(&three_nodes(), &kernel).await;
+        let report = pass(&[node("a", 1), node("mee", 0)], &kernel).await;
+        assert!(did_nothing(&report), "{report:?}");
+        assert_eq!(routes(), [ROUTE_A, ROUTE_B]);
+        let [problem] = &report.problems[..] else { panic!("{report:?}") };
+        assert_eq!(problem.reason, super::problems::Reason::NodeMissing);
+        pass(&[node("me", 0), node("b", 2)], &kernel).await;
+        assert_eq!(routes(), [ROUTE_B]);
+    });
+}
+
+#[test]
 fn a_node_with_a_new_address_has_its_route_replaced() {
     in_namespace(|| async {
         let kernel = Kernel::new().unwrap();

@@ -141,20 +141,19 @@ pub struct Underlay {
 }
 
 impl Underlay {
-    /// Of the node `own`, which may not be known yet. An error tells which uplink is not there.
-    pub fn new(settings: &Settings, own: Option<&Node>, mut local: Vec<LocalPrefix>) -> Result<Self, Problem> {
+    /// Of the node `own`. An error tells which uplink is not there.
+    pub fn new(settings: &Settings, own: &Node, mut local: Vec<LocalPrefix>) -> Result<Self, Problem> {
         // What it makes reachable are pods, not nodes.
         local.retain(|prefix| prefix.ifname != tunnel::DEVICE);
         let is_own = |prefix: &&LocalPrefix| match &settings.uplink {
             Some(uplink) => uplink.has(prefix),
-            None => own.is_some_and(|node| node.internal_ips.contains(&prefix.address)),
+            None => own.internal_ips.contains(&prefix.address),
         };
         let chosen: Vec<_> = local.iter().filter(is_own).cloned().collect();
         match &settings.uplink {
             Some(uplink) if chosen.is_empty() => Err(missing(uplink, own, &local)),
             uplink => {
-                let internal_ips = own.map_or_else(Vec::new, |node| node.internal_ips.clone());
-                Ok(Self { only_own: uplink.is_some(), own: chosen, local, internal_ips })
+                Ok(Self { only_own: uplink.is_some(), own: chosen, local, internal_ips: own.internal_ips.clone() })
             }
         }
     }
@@ -178,7 +177,7 @@ impl Underlay {
     }
 }
 
-fn missing(uplink: &Uplink, own: Option<&Node>, local: &[LocalPrefix]) -> Problem {
+fn missing(uplink: &Uplink, own: &Node, local: &[LocalPrefix]) -> Problem {
     let mut present: Vec<_> = local.iter().map(|prefix| format!("{} on {}", prefix.address, prefix.ifname)).collect();
     present.sort();
     let present = if present.is_empty() { "none".to_owned() } else { present.join(", ") };
@@ -188,7 +187,7 @@ fn missing(uplink: &Uplink, own: Option<&Node>, local: &[LocalPrefix]) -> Proble
     };
     Problem {
         reason: Reason::UplinkMissing,
-        node: own.map(|node| node.name.clone()).unwrap_or_default(),
+        node: own.name.clone(),
         field: "--uplink",
         why: format!("{why} (there are: {present}); no route is changed meanwhile"),
         remedy: "name an interface, or a prefix around one of its addresses, or leave the option out",

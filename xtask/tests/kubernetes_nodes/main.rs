@@ -255,7 +255,23 @@ fn an_api_server_that_is_killed_and_comes_back_changes_no_route_and_a_deletion_m
     cluster.block(false);
     eventually(LATER, "the route to node3 is gone", || cluster.routes() == [TO_NODE1]);
     assert_eq!(route_changes(&cluster.log()), changes + 1);
+    // 410 Gone: a server that was restarted remembers nothing from before.
+    assert!(cluster.log().contains("does not remember what came after this version"), "{}", cluster.log());
     assert_eq!(cluster.events("NodesUnreadable"), [""; 0], "the API server need not be told that it was away");
+}
+
+#[test]
+fn a_node_that_is_registered_anew_keeps_its_routes_meanwhile() {
+    let cluster = Cluster::running("anew");
+    eventually(SOON, "the route to node1", || cluster.routes() == [TO_NODE1]);
+    cluster.kubectl.run(&["delete", "node", "node2"]).unwrap();
+    eventually(SOON, "its object is missed", || cluster.problems().contains("no Node has it"));
+    assert_eq!(cluster.routes(), [TO_NODE1]);
+    create(&cluster.kubectl, &node(2));
+    create(&cluster.kubectl, &node(3));
+    eventually(SOON, "the route to node3", || cluster.routes() == [TO_NODE1, TO_NODE3]);
+    eventually(SOON, "all is well", || cluster.problems() == "[]");
+    assert_eq!(route_changes(&cluster.log()), 2);
 }
 
 #[test]

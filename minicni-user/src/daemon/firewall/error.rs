@@ -1,4 +1,4 @@
-use std::io;
+use std::{io, time::Duration};
 
 use nix::errno::Errno;
 
@@ -22,6 +22,16 @@ pub enum FirewallError {
         program: &'static str,
         /// Why it failed.
         source: io::Error,
+    },
+    /// A program did not end, and was killed.
+    #[error("{command} did not end within {} s; {consequence} until that is solved", limit.as_secs())]
+    Hung {
+        /// The program and its arguments.
+        command: String,
+        /// How long it had.
+        limit: Duration,
+        /// What is not done meanwhile.
+        consequence: &'static str,
     },
     /// A program refused.
     #[error("{command}: {stderr}; {consequence} until that is solved")]

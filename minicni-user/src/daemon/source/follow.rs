@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::watch::Sender;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::accept::{Accepted, accept};
 use super::api::Api;
@@ -83,7 +83,7 @@ pub(super) async fn follow(api: Api, me: String, cluster: Sender<Cluster>, metri
             }
             sleep(backoff.next()).await;
         }
-        debug!(version, "the API server does not remember this version");
+        info!(version, "the API server does not remember what came after this version; listing the nodes anew");
         sleep(up_to(RELIST_SPREAD)).await;
     }
 }

@@ -39,7 +39,7 @@ fn the_uplink_is_what_holds_the_internal_ip_unless_somebody_names_another() {
         (with_uplink("eth0"), "eth0", 1500, 1),
         (with_uplink("10.0.2.0/24"), "eth0", 1500, 1),
     ] {
-        let underlay = Underlay::new(&settings, Some(&own), local.clone()).unwrap();
+        let underlay = Underlay::new(&settings, &own, local.clone()).unwrap();
         assert_eq!(underlay.own[0].ifname, ifname);
         assert_eq!((underlay.mtu(), underlay.tunnel_mtu()), (Some(mtu), Some(mtu - 36)));
         assert_eq!(underlay.networks().len(), networks);
@@ -53,7 +53,7 @@ fn an_uplink_that_is_not_there_is_a_problem_that_names_it_and_what_there_is() {
         ("eth7", ["eth7 is no interface", "10.0.2.15 on eth0"]),
         ("192.168.7.0/24", ["192.168.7.0/24 holds no address", "10.0.2.15 on eth0"]),
     ] {
-        let problem = Underlay::new(&with_uplink(uplink), Some(&me(&["10.0.2.15"])), local.clone()).unwrap_err();
+        let problem = Underlay::new(&with_uplink(uplink), &me(&["10.0.2.15"]), local.clone()).unwrap_err();
         assert!(parts.iter().all(|part| problem.to_string().contains(part)), "{problem}");
     }
 }
@@ -61,7 +61,7 @@ fn an_uplink_that_is_not_there_is_a_problem_that_names_it_and_what_there_is() {
 #[test]
 fn the_tunnel_has_room_for_the_larger_header_where_a_node_has_both_families() {
     let local = vec![prefix("eth0", "10.0.0.1/24", 1500), prefix("eth0", "fd00::1/64", 1500)];
-    let tunnel = |ips| Underlay::new(&Settings::default(), Some(&me(ips)), local.clone()).unwrap().tunnel_mtu();
+    let tunnel = |ips| Underlay::new(&Settings::default(), &me(ips), local.clone()).unwrap().tunnel_mtu();
     assert_eq!(tunnel(&["10.0.0.1"]), Some(1464));
     assert_eq!(tunnel(&["10.0.0.1", "fd00::1"]), Some(1444));
     assert_eq!(tunnel(&["10.0.0.9"]), None);
@@ -74,9 +74,9 @@ fn neither_the_loopback_device_nor_the_tunnel_tells_an_mtu() {
         prefix("eth0", "10.0.0.2/24", 1500),
         prefix(tunnel::DEVICE, "10.244.0.0/32", 1444),
     ];
-    let underlay = Underlay::new(&Settings::default(), Some(&me(&["10.0.0.1"])), local.clone()).unwrap();
+    let underlay = Underlay::new(&Settings::default(), &me(&["10.0.0.1"]), local.clone()).unwrap();
     assert_eq!((underlay.own.len(), underlay.mtu(), underlay.networks().len()), (1, None, 2));
-    let underlay = Underlay::new(&Settings::default(), Some(&me(&["10.0.0.1", "10.0.0.2"])), local).unwrap();
+    let underlay = Underlay::new(&Settings::default(), &me(&["10.0.0.1", "10.0.0.2"]), local).unwrap();
     assert_eq!(underlay.mtu(), Some(1500));
 }
 
