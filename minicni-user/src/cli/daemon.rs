@@ -1,8 +1,9 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    panic,
     path::PathBuf,
-    process::ExitCode,
+    process::{self, ExitCode},
     str::FromStr,
 };
 
@@ -144,6 +145,7 @@ pub(super) fn run(arguments: Run) -> ExitCode {
         sysctl::set_root(proc_sys);
     }
     start_log(arguments.log_level, arguments.log_format);
+    end_with_any_panic();
     let Run { nodes, kubeconfig, apiserver, node_name, directories, datapath, mtu, ebpf_log_level, .. } = arguments;
     let Run { uplink, encapsulation, vxlan_port, vxlan_vni: vni, .. } = arguments;
     let Run { masquerade, non_masquerade_cidrs, metrics_address, .. } = arguments;
@@ -178,12 +180,24 @@ pub(super) fn run(arguments: Run) -> ExitCode {
     }
 }
 
+/// Has a panic of any thread end the daemon. Without one of its threads it would look alive and do half of its work; whoever
+/// started it starts it again.
+fn end_with_any_panic() {
+    let tell = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        process::abort();
+    }));
+}
+
 fn start_log(level: LevelFilter, format: LogFormat) {
     // The client reports every attempt that fails, and an API server may be away for hours.
     let of_client = if level < LevelFilter::DEBUG { LevelFilter::OFF } else { level };
     let targets = Targets::new().with_default(level).with_target("kube_client", of_client);
     let log =
         tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_ansi(false).with_target(false);
+    // Whoever read the log may be gone, and to say that there is a panic.
+    let log = log.log_internal_errors(false);
     match format {
         LogFormat::Text => log.finish().with(targets).init(),
         LogFormat::Json => log.json().flatten_event(true).finish().with(targets).init(),

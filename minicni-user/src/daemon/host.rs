@@ -131,7 +131,8 @@ impl Host {
         problems: &mut Problems,
     ) {
         let Some(node) = nodes.iter().find(|node| node.name == me) else {
-            // Said where the routes are.
+            let message = format_args!("no Node object is named {me}; add it, or name this node with --node-name");
+            problems.add(Reason::NodeMissing, message);
             return;
         };
         if node.pod_cidrs.is_empty() {

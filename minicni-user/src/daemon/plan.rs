@@ -221,6 +221,17 @@ pub(super) fn no_node(me: &str) -> Problem {
     }
 }
 
+/// A node has no pods, as far as anybody knows.
+pub(super) fn no_pod_cidr(node: &Node) -> Problem {
+    Problem {
+        reason: Reason::PodCidrMissing,
+        node: node.name.clone(),
+        field: POD_CIDR,
+        why: "is missing".to_owned(),
+        remedy: "let the controller manager assign one (--allocate-node-cidrs), or write one into the nodes file",
+    }
+}
+
 /// Those of the addresses that have the family of a prefix.
 pub(super) fn same_family(ips: &[IpAddr], prefix: IpNet) -> Vec<IpAddr> {
     ips.iter().copied().filter(|ip| ip.is_ipv4() == prefix.addr().is_ipv4()).collect()
@@ -236,13 +247,7 @@ fn pod_cidrs<'a>(nodes: &'a [Node], me: &str, problems: &mut Vec<Problem>) -> Ve
     for node in nodes {
         cidrs.extend(node.pod_cidrs.iter().map(|cidr| (cidr.trunc(), node)));
         if node.pod_cidrs.is_empty() {
-            problems.push(Problem {
-                reason: Reason::PodCidrMissing,
-                node: node.name.clone(),
-                field: POD_CIDR,
-                why: "is missing".to_owned(),
-                remedy: "let the controller manager assign one (--allocate-node-cidrs), or write one into the nodes file",
-            });
+            problems.push(no_pod_cidr(node));
         }
     }
     // Outer before inner; of equals this node's own, which must not be routed away, then the first by name.

@@ -40,9 +40,9 @@ pub struct Report {
 /// Makes our routes in `kernel`, and the tunnel, what `nodes` ask for, seen from the node named `me`. If nothing has to
 /// change, nothing is done, so it may be called at any time, as often as one likes.
 ///
-/// `nodes` must have been read successfully once. While none of them is `me`, no route is changed: a Node that is registered
-/// anew is away for a moment, and its pods are not. An error means that the kernel's state could not be read, and that no route
-/// was changed.
+/// `nodes` must have been read successfully once. While none of them is `me`, or that one has no pod CIDR yet, no route is changed:
+/// a Node that is registered anew is away for a moment, and its pods are not. An error means that the kernel's state could not be
+/// read, and that no route was changed.
 pub async fn reconcile(nodes: &[Node], me: &str, settings: &Settings, kernel: &Kernel) -> Result<Report, KernelError> {
     reconcile_from(None, nodes, me, settings, kernel).await
 }
@@ -58,17 +58,19 @@ pub async fn reconcile_from(
     kernel: &Kernel,
 ) -> Result<Report, KernelError> {
     let local = kernel.local_prefixes().await?;
-    let own = nodes.iter().find(|node| node.name == me).ok_or_else(|| plan::no_node(me));
-    let (own, underlay) = match own.and_then(|own| Ok((own, Underlay::new(settings, own, local.clone())?))) {
-        Ok(both) => both,
-        // Whatever was meant, the routes that are there were right once.
-        Err(problem) => return Ok(Report { local, problems: vec![problem], ..Report::default() }),
-    };
-    let (tunnel, mut tunnel_error) = keep_tunnel(settings, own, &underlay)?;
     let actual = match known {
         Some(known) => known,
         None => kernel.actual().await?,
     };
+    let (own, underlay) = match this_node(nodes, me, settings, &local) {
+        Ok(both) => both,
+        // Whatever was meant, the routes that are there were right once.
+        Err(problem) => {
+            let (desired, actual) = (actual.clone(), Some(actual));
+            return Ok(Report { local, desired, actual, problems: vec![problem], ..Report::default() });
+        }
+    };
+    let (tunnel, mut tunnel_error) = keep_tunnel(settings, own, &underlay)?;
     let (desired, problems) = plan::desired(nodes, own, &underlay, tunnel);
     let ops = plan::plan(&desired, &actual);
     let errors = kernel.apply(&ops).await;
@@ -110,6 +112,20 @@ pub async fn reconcile_from(
         }
     }
     Ok(report)
+}
+
+/// This node and its networks, or what is missing of them.
+fn this_node<'a>(
+    nodes: &'a [Node],
+    me: &str,
+    settings: &Settings,
+    local: &[LocalPrefix],
+) -> Result<(&'a Node, Underlay), Problem> {
+    let own = nodes.iter().find(|node| node.name == me).ok_or_else(|| plan::no_node(me))?;
+    if own.pod_cidrs.is_empty() {
+        return Err(plan::no_pod_cidr(own));
+    }
+    Ok((own, Underlay::new(settings, own, local.to_vec())?))
 }
 
 /// The tunnel, where one is asked for, and what is wrong with it. It is there also where no route needs it: another node may

@@ -3,9 +3,7 @@
 use std::{
     fs::{File, TryLockError},
     net::SocketAddr,
-    panic,
     path::PathBuf,
-    process,
     time::{Duration, Instant},
 };
 
@@ -130,19 +128,8 @@ fn system<E: Into<std::io::Error>>(action: &'static str) -> impl FnOnce(E) -> Ru
     move |source| RunError::System { action, source: source.into() }
 }
 
-/// Has a panic of any thread end the daemon. Without one of its threads it would look alive and do half of its work; whoever
-/// started it starts it again.
-fn end_with_any_panic() {
-    let tell = panic::take_hook();
-    panic::set_hook(Box::new(move |panic| {
-        tell(panic);
-        process::abort();
-    }));
-}
-
 /// Runs until SIGTERM or SIGINT. What was set up stays: the network works without the daemon.
 pub async fn run(options: Options) -> Result<(), RunError> {
-    end_with_any_panic();
     let _only = claim(&options.state)?;
     let me = match &options.node_name {
         Some(name) => name.clone(),

@@ -12,6 +12,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::nodes::Node;
 use super::plan::{Op, RouteSpec};
+use super::problems::Reason;
 use super::reconcile::{Report, reconcile, reconcile_from};
 use super::routes::{ApplyError, Kernel};
 use super::underlay::{Encapsulation, Settings};
@@ -125,15 +126,18 @@ fn a_node_that_goes_takes_its_route_only() {
 }
 
 #[test]
-fn while_no_node_has_this_nodes_name_no_route_changes_and_it_is_said() {
+fn while_this_node_is_missing_or_has_no_pod_cidr_no_route_changes_and_it_is_said() {
     in_namespace(|| async {
         let kernel = Kernel::new().unwrap();
         pass(&three_nodes(), &kernel).await;
-        let report = pass(&[node("a", 1), node("mee", 0)], &kernel).await;
-        assert!(did_nothing(&report), "{report:?}");
-        assert_eq!(routes(), [ROUTE_A, ROUTE_B]);
-        let [problem] = &report.problems[..] else { panic!("{report:?}") };
-        assert_eq!(problem.reason, super::problems::Reason::NodeMissing);
+        let anew = Node { pod_cidrs: Vec::new(), ..node("me", 0) };
+        for (own, reason) in [(node("mee", 0), Reason::NodeMissing), (anew, Reason::PodCidrMissing)] {
+            let report = pass(&[node("a", 1), own], &kernel).await;
+            assert!(did_nothing(&report) && report.desired.len() == 2, "{report:?}");
+            assert_eq!(routes(), [ROUTE_A, ROUTE_B]);
+            let [problem] = &report.problems[..] else { panic!("{report:?}") };
+            assert_eq!(problem.reason, reason);
+        }
         pass(&[node("me", 0), node("b", 2)], &kernel).await;
         assert_eq!(routes(), [ROUTE_B]);
     });

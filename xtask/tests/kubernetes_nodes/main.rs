@@ -266,9 +266,14 @@ fn a_node_that_is_registered_anew_keeps_its_routes_meanwhile() {
     eventually(SOON, "the route to node1", || cluster.routes() == [TO_NODE1]);
     cluster.kubectl.run(&["delete", "node", "node2"]).unwrap();
     eventually(SOON, "its object is missed", || cluster.problems().contains("no Node has it"));
-    assert_eq!(cluster.routes(), [TO_NODE1]);
-    create(&cluster.kubectl, &node(2));
+    let mut bare = node(2);
+    bare["spec"] = json!({});
+    create(&cluster.kubectl, &bare);
     create(&cluster.kubectl, &node(3));
+    eventually(SOON, "its pod CIDR is missed", || cluster.problems().contains("spec.podCIDR is missing"));
+    assert_eq!(cluster.routes(), [TO_NODE1]);
+    let patch = json!({ "spec": { "podCIDR": "10.244.2.0/24", "podCIDRs": ["10.244.2.0/24"] } }).to_string();
+    cluster.kubectl.run(&["patch", "node", "node2", "-p", &patch]).unwrap();
     eventually(SOON, "the route to node3", || cluster.routes() == [TO_NODE1, TO_NODE3]);
     eventually(SOON, "all is well", || cluster.problems() == "[]");
     assert_eq!(route_changes(&cluster.log()), 2);

@@ -9,11 +9,11 @@ use std::{
 use etherparse::PacketBuilder;
 use minicni::link::Netns;
 use xtask::lab::{
-    Families, Node, Pod,
+    Families, Pod,
     traffic::{Client, Protocol, Server},
 };
 
-use super::{settle, start, wired};
+use super::{nft, settle, start, wired};
 
 const VICTIMS_PORT: u16 = 9_999;
 const TUNNEL_PORT: u16 = 4_790;
@@ -22,20 +22,32 @@ const HEADER: [u8; 8] = [0x0c, 0, 0, 1, 0, 0, 109, 0];
 
 #[test]
 fn a_pod_cannot_send_through_the_tunnel_under_the_address_of_another() {
-    let lab = wired("forged", Families::V4);
-    start(&lab, &["--encapsulation", "always"]);
-    let [one, other] = &lab.nodes[..] else { panic!("two nodes") };
-    let (pod, near, far) = (one.pod("a").unwrap(), one.pod("near").unwrap(), other.pod("far").unwrap());
-    let [near_ear, far_ear] = [&near, &far].map(listen);
+    for masquerade in ["true", "false"] {
+        let lab = wired(&format!("forged_{masquerade}"), Families::V4);
+        start(&lab, &["--encapsulation", "always", "--masquerade", masquerade]);
+        let [one, other] = &lab.nodes[..] else { panic!("two nodes") };
+        let (pod, near, far) = (one.pod("a").unwrap(), one.pod("near").unwrap(), other.pod("far").unwrap());
+        let [near_ear, far_ear] = [&near, &far].map(listen);
+        let from = |number| Ipv4Addr::new(10, 244, number, 99);
 
-    // Else the packet would be wrong, and prove nothing.
-    forge(&one.netns, other, Ipv4Addr::new(10, 244, 1, 99), &far);
-    assert_eq!(heard(&far_ear).as_deref(), Some("10.244.1.99"), "nodes may");
+        // Else the packet would be wrong, and prove nothing.
+        forge(&one.netns, other.address, from(1), &far);
+        assert_eq!(heard(&far_ear).as_deref(), Some("10.244.1.99"), "nodes may");
 
-    forge(&pod.netns, other, Ipv4Addr::new(10, 244, 1, 99), &far);
-    assert_eq!(heard(&far_ear), None, "at another node");
-    forge(&pod.netns, one, Ipv4Addr::new(10, 244, 2, 99), &near);
-    assert_eq!(heard(&near_ear), None, "at its own node");
+        forge(&pod.netns, other.address, from(1), &far);
+        assert_eq!(heard(&far_ear), None, "at another node");
+        forge(&pod.netns, Ipv4Addr::new(10, 244, 2, 0), from(1), &far);
+        assert_eq!(heard(&far_ear), None, "at the address of another node's tunnel");
+        forge(&pod.netns, one.address, from(2), &near);
+        assert_eq!(heard(&near_ear), None, "at its own node");
+
+        nft(
+            &one.netns,
+            "table ip raw { chain prerouting { type filter hook prerouting priority raw; udp dport 4790 notrack; }; }",
+        );
+        forge(&pod.netns, other.address, from(1), &far);
+        assert_eq!(heard(&far_ear), None, "past conntrack");
+    }
 }
 
 #[test]
@@ -49,7 +61,7 @@ fn what_a_pod_sent_to_an_address_before_it_was_a_nodes_opens_no_tunnel_there() {
     other.start_daemon_with(&lab.nodes_file(), &["--encapsulation", "always"]).unwrap();
     let (pod, far) = (one.pod("a").unwrap(), other.pod("far").unwrap());
     let (ear, socket) = (listen(&far), sender(&pod.netns));
-    let send = || forge_by(&socket, other, Ipv4Addr::new(10, 244, 1, 99), &far);
+    let send = || forge_by(&socket, other.address, Ipv4Addr::new(10, 244, 1, 99), &far);
 
     send();
     assert_eq!(heard(&ear), None, "while it is any host");
@@ -73,16 +85,16 @@ fn pods_may_use_the_port_of_the_tunnel_among_themselves() {
     }
 }
 
-/// Sends a datagram from an address to a pod, through the tunnel of a node.
-fn forge(from: &Netns, node: &Node, source: Ipv4Addr, victim: &Pod) {
-    forge_by(&sender(from), node, source, victim);
+/// Sends a datagram from an address to a pod, through the tunnel that ends at an address of a node.
+fn forge(from: &Netns, tunnel: Ipv4Addr, source: Ipv4Addr, victim: &Pod) {
+    forge_by(&sender(from), tunnel, source, victim);
 }
 
-fn forge_by(socket: &UdpSocket, node: &Node, source: Ipv4Addr, victim: &Pod) {
+fn forge_by(socket: &UdpSocket, tunnel: Ipv4Addr, source: Ipv4Addr, victim: &Pod) {
     let packet = PacketBuilder::ipv4(source.octets(), victim.address().unwrap().octets(), 64).udp(7, VICTIMS_PORT);
     let mut bytes = HEADER.to_vec();
     packet.write(&mut bytes, b"forged").unwrap();
-    socket.send_to(&bytes, (node.address, TUNNEL_PORT)).unwrap();
+    socket.send_to(&bytes, (tunnel, TUNNEL_PORT)).unwrap();
 }
 
 fn sender(netns: &Netns) -> UdpSocket {

@@ -18,11 +18,12 @@ pub(super) const TABLE: &str = "inet minicni";
 const MASQUERADE: &str = "postrouting";
 /// The chain that drops what pods without the programs send from addresses of others.
 const SOURCES: &str = "prerouting";
-/// The chains that keep pods from the tunnel of this node, and of others. They are chains of type `nat` because these are asked
-/// about the first packet of a connection alone; another one would cost each packet that the stack forwards. And they come
-/// before others of their kind: who translates a source ends the walk.
-/// <https://elixir.bootlin.com/linux/v6.12/source/net/netfilter/nf_nat_core.c#L904>
+/// The chain that keeps pods from the tunnel of this node.
 const INPUT: &str = "input";
+/// The chain that keeps this node's pods from the tunnels of others. There [`INPUT`] drops what bears a pod's address, so this one
+/// is for what would be translated, and is of type `nat`: another one would cost each packet that the stack forwards, where this is
+/// asked about the first of a connection alone. It comes before others of its kind, because the walk ends with who translates.
+/// <https://elixir.bootlin.com/linux/v6.12/source/net/netfilter/nf_nat_core.c#L904>
 const TUNNEL: &str = "tunnel";
 
 /// What the table is to do.
@@ -44,8 +45,8 @@ pub(super) struct Contents {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct TunnelEnds {
     pub(super) port: u16,
-    /// The pods of all nodes: where no node is. Everywhere else may be one tomorrow, and nobody is asked about a connection that
-    /// a pod has there by then.
+    /// The pods of all nodes, who may send to that port of each other and of nobody else: elsewhere may be a node tomorrow, and
+    /// nobody is asked about a connection that is there by then.
     pub(super) pods: Vec<IpNet>,
 }
 
@@ -128,8 +129,8 @@ impl Contents {
         for (chain, hook) in [
             (MASQUERADE, "type nat hook postrouting priority srcnat"),
             (SOURCES, "type filter hook prerouting priority raw"),
-            (INPUT, "type nat hook input priority 99"),
-            (TUNNEL, "type nat hook postrouting priority 99"),
+            (INPUT, "type filter hook input priority filter"),
+            (TUNNEL, "type nat hook postrouting priority filter"),
         ] {
             let mut own = rules.iter().filter(|rule| rule.0 == chain).peekable();
             if own.peek().is_none() {
@@ -208,12 +209,19 @@ impl Contents {
             }
         }
         if let Some(TunnelEnds { port, .. }) = &self.tunnel {
-            let from_pods = format!("iifname \"{HOST_PREFIX}*\"");
-            let why = "a pod, at the tunnel's port of what may be a node";
-            rules.push((INPUT, format!("{from_pods} udp dport {port} counter drop"), why));
+            let from_pods = format!("udp dport {port} iifname \"{HOST_PREFIX}*\"");
+            rules.push((INPUT, format!("{from_pods} counter drop"), "a pod of this node, at its tunnel"));
             for (ip, family) in [("ip", '4'), ("ip6", '6')] {
-                let outside = format!("{from_pods} udp dport {port} {ip} daddr != @networks{family} counter drop");
-                rules.push((TUNNEL, outside, why));
+                rules.push((
+                    INPUT,
+                    format!("udp dport {port} {ip} saddr @networks{family} counter drop"),
+                    "a pod of another node, at this node's tunnel",
+                ));
+                rules.push((
+                    TUNNEL,
+                    format!("{from_pods} {ip} daddr != @networks{family} counter drop"),
+                    "a pod, at the tunnel's port of what may be a node",
+                ));
             }
         }
         if self.local().iter().any(|prefix| prefix.addr().is_ipv6()) {

@@ -77,8 +77,9 @@ fn pods_are_kept_from_the_tunnels_of_all_nodes_also_where_nothing_is_masqueraded
     let script = contents.script();
     for line in [
         "set networks4 { type ipv4_addr; flags interval; elements = { 10.244.0.0/23 }; }",
-        "iifname \"mni*\" udp dport 4790 counter drop",
-        "iifname \"mni*\" udp dport 4790 ip6 daddr != @networks6 counter drop",
+        "udp dport 4790 iifname \"mni*\" counter drop",
+        "udp dport 4790 ip saddr @networks4 counter drop",
+        "udp dport 4790 iifname \"mni*\" ip6 daddr != @networks6 counter drop",
     ] {
         assert!(script.contains(line), "{line}: {script}");
     }
@@ -92,7 +93,7 @@ fn after_the_first_of_a_connection_no_ipv4_packet_that_the_stack_forwards_meets_
     let script = contents.script();
     let hooks: Vec<_> = script.lines().filter(|line| line.contains(" hook ")).collect();
     assert_eq!(hooks.len(), 3, "{script}");
-    assert!(hooks.iter().all(|hook| hook.contains("type nat ")), "{script}");
+    assert!(hooks.iter().all(|hook| hook.contains("type nat ") || hook.contains(" hook input ")), "{script}");
 }
 
 #[test]
