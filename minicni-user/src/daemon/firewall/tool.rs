@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::{
+    errno::Errno,
+    sys::memfd::{MFdFlags, memfd_create},
+};
 
 use super::FirewallError;
 
@@ -16,6 +19,9 @@ use super::FirewallError;
 const LIMIT: Duration = Duration::from_mins(1);
 /// How often one is asked whether it ended.
 const STEP: Duration = Duration::from_millis(2);
+
+/// `MFD_NOEXEC_SEAL` of linux/memfd.h, which hosts may insist on (`vm.memfd_noexec`) and kernels before 6.3 do not know.
+const NOT_EXECUTABLE: MFdFlags = MFdFlags::from_bits_retain(8);
 
 /// A program of the host's.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +83,12 @@ impl Tool {
 
 /// A file without a name, with this in it.
 fn file(contents: &str) -> io::Result<File> {
-    let mut file = File::from(memfd_create(c"minicni", MFdFlags::MFD_CLOEXEC)?);
+    let memory = |flags| memfd_create(c"minicni", MFdFlags::MFD_CLOEXEC | flags);
+    let memory = memory(NOT_EXECUTABLE).or_else(|errno| match errno {
+        Errno::EINVAL => memory(MFdFlags::empty()),
+        errno => Err(errno),
+    });
+    let mut file = File::from(memory?);
     file.write_all(contents.as_bytes())?;
     file.rewind()?;
     Ok(file)
