@@ -50,7 +50,7 @@ fn pods_talk_beside_a_forward_policy_of_drop_and_nothing_else_of_the_rules_chang
         for program in IPTABLES {
             iptables(node, &format!("{program}-{backend} -F MINICNI-FORWARD"));
         }
-        eventually(10 * SECOND, "the rules are back", || saved(node, backend) == now);
+        eventually(2 * SECOND, "the rules are back", || saved(node, backend) == now);
         node.stop_daemon().unwrap();
         let errors = node.netns.run(firewall::remove).unwrap();
         assert!(errors.is_empty(), "{errors:?}");

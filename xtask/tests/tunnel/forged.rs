@@ -13,7 +13,7 @@ use xtask::lab::{
     traffic::{Client, Protocol, Server},
 };
 
-use super::{nft, settle, start, wired};
+use super::{LIMIT, nft, our_routes, settle, start, wait, wired};
 
 const VICTIMS_PORT: u16 = 9_999;
 const TUNNEL_PORT: u16 = 4_790;
@@ -61,6 +61,9 @@ fn what_a_pod_sent_to_an_address_before_it_was_a_nodes_opens_no_tunnel_there() {
     other.start_daemon_with(&lab.nodes_file(), &["--encapsulation", "always"]).unwrap();
     let (pod, far) = (one.pod("a").unwrap(), other.pod("far").unwrap());
     let (ear, socket) = (listen(&far), sender(&pod.netns));
+    wait(LIMIT * 5, "the other node's routes", || (!our_routes(other).is_empty()).then_some(()));
+    forge(&one.netns, other.address, Ipv4Addr::new(10, 244, 1, 99), &far);
+    assert_eq!(heard(&ear).as_deref(), Some("10.244.1.99"), "nodes may");
     let send = || forge_by(&socket, other.address, Ipv4Addr::new(10, 244, 1, 99), &far);
 
     send();
