@@ -11,6 +11,7 @@ mod node;
 mod pod;
 mod router;
 pub mod rules;
+mod running;
 pub mod runtime;
 pub mod traffic;
 
@@ -21,15 +22,16 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use minicni::link::{MacAddress, Netns, Socket, VethEnd, address, link_up, sysctl, veth};
 use nix::{
     mount::{MntFlags, umount2},
     net::if_::if_nametoindex,
-    sys::signal::{Signal, kill},
-    unistd::{Pid, geteuid},
+    unistd::geteuid,
 };
+use rustix::process::Signal;
 
+use self::running::Running;
 pub use self::{
     families::Families,
     node::Node,
@@ -202,25 +204,18 @@ pub(crate) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Ends the daemon whose process id a file names, if that process still is a minicnid.
+/// Ends the daemon whose process id a file names, if that process still is a minicnid, and waits until it is gone.
 fn stop_daemon(pid_file: &Path) -> Result<()> {
     let Ok(text) = fs::read_to_string(pid_file) else { return Ok(()) };
-    let pid: i32 = text.trim().parse().with_context(|| format!("read {}", pid_file.display()))?;
-    let is_ours = || {
-        fs::read_to_string(format!("/proc/{pid}/cmdline"))
-            .is_ok_and(|line| line.split('\0').next().is_some_and(|program| program.ends_with("/minicnid")))
-    };
-    if is_ours() {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-        for _ in 0..100 {
-            // Where it is our child, it has to be waited for.
-            let _ = nix::sys::wait::waitpid(Pid::from_raw(pid), Some(nix::sys::wait::WaitPidFlag::WNOHANG));
-            if !is_ours() {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(20));
+    let pid = text.trim().parse().with_context(|| format!("read {}", pid_file.display()))?;
+    let Some(daemon) = Running::find(pid)? else { return Ok(()) };
+    // One that is about to end has no command line any more, but still its name.
+    if fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "minicnid\n") {
+        daemon.signal(Signal::TERM)?;
+        if !daemon.ends_within(Duration::from_secs(2))? {
+            daemon.signal(Signal::KILL)?;
+            ensure!(daemon.ends_within(Duration::from_secs(20))?, "the daemon with process id {pid} does not end");
         }
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
     Ok(())
 }

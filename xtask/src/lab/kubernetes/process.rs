@@ -5,16 +5,14 @@ use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use minicni::link::Netns;
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use rustix::process::Signal;
+
+use crate::lab::running::Running;
 
 /// How long a program may take to end.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -105,21 +103,13 @@ fn end(file: &Path) -> Result<()> {
     let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
     let (pid, start) = text.split_once(' ').unwrap_or_default();
     // An empty file is of a run that was killed as it wrote it.
-    if let Ok(pid) = pid.parse() {
+    if let Ok(pid) = pid.parse()
+        && let Some(process) = Running::find(pid)?
         // The same number with another start is another process.
-        let is_ours = || started(pid).is_some_and(|now| now == start);
-        if is_ours() {
-            kill(Pid::from_raw(pid), Signal::SIGKILL)?;
-        }
-        let begin = Instant::now();
-        while is_ours() {
-            if begin.elapsed() > LIMIT {
-                bail!("process {pid} of {} does not end", file.display());
-            }
-            sleep(Duration::from_millis(5));
-        }
-        // Where it was our child, it has to be waited for.
-        let _ = nix::sys::wait::waitpid(Pid::from_raw(pid), Some(nix::sys::wait::WaitPidFlag::WNOHANG));
+        && started(pid).is_some_and(|now| now == start)
+    {
+        process.signal(Signal::KILL)?;
+        ensure!(process.ends_within(LIMIT)?, "process {pid} of {} does not end", file.display());
     }
     Ok(fs::remove_file(file)?)
 }
@@ -129,10 +119,7 @@ fn started(pid: i32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in parentheses, may have spaces and parentheses: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
     let (_, rest) = stat.rsplit_once(')')?;
-    let mut words = rest.split_whitespace();
-    let state = words.next()?;
-    // A zombie does nothing any more.
-    if state == "Z" { None } else { words.nth(18).map(str::to_owned) }
+    rest.split_whitespace().nth(19).map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -1,0 +1,88 @@
+//! Processes that another run may have started: ended by a file descriptor, which no later process inherits as it does a
+//! number.
+
+use std::{os::fd::OwnedFd, time::Duration};
+
+use anyhow::{Context as _, Result};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::wait::{WaitPidFlag, waitpid},
+    unistd::Pid,
+};
+use rustix::{
+    io::Errno,
+    process::{self, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
+
+/// A process that was there when it was looked for.
+#[derive(Debug)]
+pub(super) struct Running {
+    pid: Pid,
+    fd: OwnedFd,
+}
+
+impl Running {
+    /// The process with a number; none if there is none.
+    pub(super) fn find(pid: i32) -> Result<Option<Self>> {
+        let Some(raw) = process::Pid::from_raw(pid) else { return Ok(None) };
+        match pidfd_open(raw, PidfdFlags::empty()) {
+            Ok(fd) => Ok(Some(Self { pid: Pid::from_raw(pid), fd })),
+            Err(Errno::SRCH) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("look for process {pid}")),
+        }
+    }
+
+    /// Sends a signal. One that ended before has no need of it.
+    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
+        match pidfd_send_signal(&self.fd, signal) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("send {signal:?} to process {}", self.pid)),
+        }
+    }
+
+    /// Waits until all its threads have ended, and says whether they have. Then its files are closed and its locks are
+    /// free, as they need not be when its command line is empty or its first thread is a zombie.
+    /// <https://elixir.bootlin.com/linux/v6.12/source/kernel/exit.c#L895>
+    pub(super) fn ends_within(&self, limit: Duration) -> Result<bool> {
+        let limit = PollTimeout::try_from(limit).context("the limit is too long")?;
+        let ended = poll(&mut [PollFd::new(std::os::fd::AsFd::as_fd(&self.fd), PollFlags::POLLIN)], limit)? > 0;
+        if ended {
+            // Where it is our child, it has to be waited for.
+            let _ = waitpid(self.pid, Some(WaitPidFlag::WNOHANG));
+        }
+        Ok(ended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::File,
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+
+    #[test]
+    fn the_locks_of_a_process_that_has_ended_are_free() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let file = File::create(&path).unwrap();
+        for _ in 0..20 {
+            let mut command = Command::new("flock");
+            command.arg("--no-fork").arg(&path).args(["sleep", "60"]).stdin(Stdio::null());
+            // It is waited for below.
+            #[expect(clippy::zombie_processes, reason = "`ends_within` waits for it")]
+            let process = Running::find(command.spawn().unwrap().id().cast_signed()).unwrap().unwrap();
+            while file.try_lock().is_ok() {
+                file.unlock().unwrap();
+            }
+            assert!(!process.ends_within(Duration::ZERO).unwrap());
+            process.signal(Signal::TERM).unwrap();
+            assert!(process.ends_within(Duration::from_secs(20)).unwrap());
+            file.try_lock().unwrap();
+            file.unlock().unwrap();
+            process.signal(Signal::TERM).unwrap();
+        }
+    }
+}
