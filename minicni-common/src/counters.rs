@@ -71,7 +71,7 @@ macro_rules! reasons {
 reasons! {
     /// The flow is promoted and current.
     Redirected, redirected, Fast;
-    /// The flow is not proven yet; the packet was noted.
+    /// There is no flow yet, or it is not proven.
     Learning, learning, Stack;
     /// The flow is promoted; this packet keeps conntrack and the proof fresh.
     Refresh, refresh, Stack;
@@ -107,7 +107,7 @@ reasons! {
     LinkLayer, link_layer, Stack;
     /// The interface is not in the endpoint map.
     UnknownInterface, unknown_interface, Stack;
-    /// It entered at an uplink, and no pod of this host has sent anything of its flow.
+    /// It entered at an uplink, and no pod of this host has sent anything of its flow, or not of late.
     NotOfPod, not_of_pod, Host;
     /// A source address that is not the pod's, or may be hidden behind VLAN tags.
     SpoofedSource, spoofed_source, Drop;

@@ -4,11 +4,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::names::NOTE_BITS;
+use crate::names::{BUCKET_BITS, NOTE_BITS};
 
 /// The normalised 5-tuple of an IPv4 TCP or UDP flow: both directions have the same key.
 ///
-/// The two ends are ordered by (address as the machine loads it, port); the *direction* of a packet is 0 when its
+/// The two ends are ordered by (address, port) as the machine loads them; the *direction* of a packet is 0 when its
 /// source is the first end and 1 when it is the second.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Pod, Zeroable)]
@@ -53,15 +53,16 @@ impl FlowKey4 {
         let difference = (source ^ destination) & swapped.wrapping_neg();
         let (first, second) = (source ^ difference, destination ^ difference);
         let addresses = [((first >> 16) as u32).to_ne_bytes(), ((second >> 16) as u32).to_ne_bytes()];
-        (Self { addresses, ports: [first as u16, second as u16], protocol: protocol as u32 }, swapped as u32)
+        let ports = [u16::from_be(first as u16), u16::from_be(second as u16)];
+        (Self { addresses, ports, protocol: protocol as u32 }, swapped as u32)
     }
 
-    /// For [`tag`] and [`Bucket`]. The upper half depends on all of the key.
+    /// For [`tag`] and [`Bucket`]: the same for packets of both directions, and cheaper to have than their key. Ends are as in
+    /// [`Self::new`].
     #[must_use]
     #[inline(always)]
-    pub const fn hash(&self) -> u64 {
-        let [one, other] = [u32::from_ne_bytes(self.addresses[0]), u32::from_ne_bytes(self.addresses[1])];
-        hash((one as u64) << 32 | other as u64, self.ports, self.protocol)
+    pub const fn hash(source: (u32, u16), destination: (u32, u16), protocol: u8) -> u64 {
+        mix(end(source.0, source.1), end(destination.0, destination.1), protocol)
     }
 }
 
@@ -79,32 +80,31 @@ impl FlowKey6 {
     /// As [`FlowKey4::hash`].
     #[must_use]
     #[inline(always)]
-    pub const fn hash(&self) -> u64 {
-        let [one, other] = [u128::from_ne_bytes(self.addresses[0]), u128::from_ne_bytes(self.addresses[1])];
-        hash(fold(one) ^ fold(other).rotate_left(31), self.ports, self.protocol)
+    pub const fn hash(source: (u128, u16), destination: (u128, u16), protocol: u8) -> u64 {
+        mix(fold(source.0, source.1), fold(destination.0, destination.1), protocol)
     }
 }
 
-/// The order of the two ends in an IPv4 key.
+/// An end of an IPv4 flow as one word. The port as the machine loads it, because turning its bytes around costs.
 #[inline(always)]
 const fn end(address: u32, port: u16) -> u64 {
-    (address as u64) << 16 | port as u64
+    (address as u64) << 16 | port.to_be() as u64
 }
 
-/// An IPv6 address as one word that depends on all of its bits.
+/// An end of an IPv6 flow as one word that depends on all of its bits.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "both halves count")]
-const fn fold(address: u128) -> u64 {
-    address as u64 ^ ((address >> 64) as u64).rotate_left(23)
+const fn fold(address: u128, port: u16) -> u64 {
+    address as u64 ^ ((address >> 64) as u64).rotate_left(23) ^ (port.to_be() as u64) << 40
 }
 
+/// The upper half of the result depends on all bits. Of two ends it is the same either way around.
 #[inline(always)]
-const fn hash(addresses: u64, ports: [u16; 2], protocol: u32) -> u64 {
+const fn mix(one: u64, other: u64, protocol: u8) -> u64 {
     // The golden ratio of 2^64. The upper bits of a product depend on all bits of its factors.
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    let rest = (ports[0] as u64) << 32 | (ports[1] as u64) << 16 | protocol as u64;
-    let mixed = addresses.wrapping_mul(FACTOR);
-    (mixed ^ mixed >> 32 ^ rest).wrapping_mul(FACTOR)
+    let product = (one ^ FACTOR).wrapping_mul(other ^ FACTOR);
+    (product ^ product >> 32 ^ protocol as u64).wrapping_mul(FACTOR)
 }
 
 /// The tag that a packet bears on its way through the stack, by the hash of its key and its direction: its index in the map
@@ -116,20 +116,37 @@ pub const fn tag(hash: u64, direction: u32) -> u16 {
     1 + ((hash >> (u64::BITS - NOTE_BITS)) as u16 ^ direction as u16 & 1)
 }
 
+/// What tells the flows of one bucket apart: of the hash what is not in the bucket's index.
+#[must_use]
+#[inline(always)]
+pub const fn fingerprint(hash: u64) -> u32 {
+    (hash << BUCKET_BITS >> 32) as u32
+}
+
 /// What is known of all the flows whose hash is that of one bucket.
 ///
-/// It decides nothing but how soon a flow begins, and whether the cache is asked at all about a packet that leaves.
+/// It decides nothing but how soon a flow begins, and whether the cache is asked at all about a packet. Times are the lower halves
+/// of jiffies, and half their range more.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
 pub struct Bucket {
-    /// The tuple whose packets are counted before a flow begins with it: 24 bits of its hash; how often a tuple took the
-    /// place of another, 4 bits; its packets so far, 4 bits. 0 of none.
+    /// The tuple whose packets are counted before a flow begins with it: 20 bits of its [`fingerprint`]; how often a tuple took
+    /// the place of another, 8 bits; its packets so far, 4 bits. 0 of none.
     pub newcomer: u32,
-    /// Jiffies, the lower half, at which a flow that has proofs last had a packet in the stack.
-    pub watched_at: u32,
+    /// Until when a flow that the cache has may be redirected, or what it noted may count.
+    pub noted_until: u32,
+    /// Until when what was proven of a flow may count.
+    pub watched_until: u32,
+    /// The [`fingerprint`] of a flow of which a direction rests.
+    pub resting: u32,
+    /// The interface at which that direction enters. Nobody else's packets rest with it then, who may have chosen them to look
+    /// like its.
+    pub rests_at: u32,
+    /// Until when it rests.
+    pub rests_until: u32,
 }
 
-const _: () = assert!(size_of::<Bucket>() == 8);
+const _: () = assert!(size_of::<Bucket>() == 24);
 
 /// What a packet was when it entered the host, found by the tag that it bears (`skb->tc_index`).
 ///
@@ -233,7 +250,8 @@ pub enum FlowState {
     Observed = 0,
     /// Both directions are proven: its packets are redirected.
     Promoted = 1,
-    /// A FIN or RST was seen: the stack has it until a SYN starts anew, so that conntrack sees the end.
+    /// A FIN or RST was seen: the stack has it until a SYN starts anew, or nothing was seen for the idle limit, so that conntrack
+    /// sees the end. `noted_at` of the first direction says when something was.
     Closing = 2,
 }
 

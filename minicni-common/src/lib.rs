@@ -12,8 +12,8 @@ pub mod flow;
 pub mod names;
 
 pub use counters::{Counters, Reason, Verdict};
-pub use endpoint::{Endpoint, EndpointKind};
-pub use flow::{Bucket, Direction, Flow, FlowKey4, FlowKey6, FlowState, Note4, Note6, tag};
+pub use endpoint::{Endpoint, EndpointKind, EndpointSlot};
+pub use flow::{Bucket, Direction, Flow, FlowKey4, FlowKey6, FlowState, Note4, Note6, fingerprint, tag};
 
 /// Tells aya that a shared struct may be copied to and from map memory.
 #[cfg(feature = "user")]
@@ -27,4 +27,4 @@ macro_rules! aya_pod {
 }
 
 #[cfg(feature = "user")]
-aya_pod!(Bucket, Counters, Endpoint, Flow, FlowKey4, FlowKey6);
+aya_pod!(Bucket, Counters, Endpoint, EndpointSlot, Flow, FlowKey4, FlowKey6);

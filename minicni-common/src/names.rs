@@ -3,7 +3,7 @@
 /// The version of everything pinned: the shape of the maps and what the programs make of them.
 ///
 /// It is the name of the directory below `bpfDir` that holds the pins, so that two versions never share a map.
-pub const LAYOUT_VERSION: &str = "v5";
+pub const LAYOUT_VERSION: &str = "v6";
 
 /// A map of the eBPF object and the name under which it is pinned.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -16,6 +16,8 @@ pub struct MapName {
 
 /// What an interface is: `u32` interface index -> [`Endpoint`](crate::Endpoint).
 pub const ENDPOINTS: MapName = MapName { symbol: "ENDPOINTS", pin: "endpoints" };
+/// The same, found faster: `u32` [`endpoint_slot`] -> [`EndpointSlot`](crate::EndpointSlot).
+pub const ENDPOINT_SLOTS: MapName = MapName { symbol: "ENDPOINT_SLOTS", pin: "endpoint_slots" };
 /// The IPv4 flow cache: [`FlowKey4`](crate::FlowKey4) -> [`Flow`](crate::Flow), least recently used goes first.
 pub const FLOWS4: MapName = MapName { symbol: "FLOWS4", pin: "flows4" };
 /// The IPv6 flow cache: [`FlowKey6`](crate::FlowKey6) -> [`Flow`](crate::Flow), as [`FLOWS4`].
@@ -34,7 +36,8 @@ pub const COUNTERS: MapName = MapName { symbol: "COUNTERS", pin: "counters" };
 pub const LOGS: MapName = MapName { symbol: "AYA_LOGS", pin: "logs" };
 
 /// Every map of the object.
-pub const MAPS: [MapName; 9] = [ENDPOINTS, FLOWS4, FLOWS6, NOTES4, NOTES6, SKETCH, GENERATIONS, COUNTERS, LOGS];
+pub const MAPS: [MapName; 10] =
+    [ENDPOINTS, ENDPOINT_SLOTS, FLOWS4, FLOWS6, NOTES4, NOTES6, SKETCH, GENERATIONS, COUNTERS, LOGS];
 
 /// The program for packets that enter the host; also the name of its pin.
 pub const INGRESS: &str = "ingress";
@@ -56,7 +59,7 @@ pub const REDIRECTED_TAG: u16 = u16::MAX;
 const _: () = assert!(NOTE_ENTRIES <= REDIRECTED_TAG as u32);
 
 /// Bits of the index of a bucket.
-const BUCKET_BITS: u32 = 12;
+pub const BUCKET_BITS: u32 = 14;
 /// Entries of [`SKETCH`].
 pub const BUCKETS: u32 = 1 << BUCKET_BITS;
 
@@ -64,6 +67,15 @@ pub const BUCKETS: u32 = 1 << BUCKET_BITS;
 #[must_use]
 pub const fn bucket(hash: u64) -> u32 {
     (hash >> (u64::BITS - BUCKET_BITS)) as u32
+}
+
+/// Entries of [`ENDPOINT_SLOTS`], a power of two.
+pub const ENDPOINT_SLOT_ENTRIES: u32 = 4_096;
+
+/// The index in [`ENDPOINT_SLOTS`] that an interface may have.
+#[must_use]
+pub const fn endpoint_slot(ifindex: u32) -> u32 {
+    ifindex & (ENDPOINT_SLOT_ENTRIES - 1)
 }
 
 /// Slots for the generations of interfaces, a power of two.
@@ -91,8 +103,10 @@ pub mod constants {
     pub const SKIPPED: &str = "SKIPPED";
     /// `u64` jiffies: a direction of a promoted flow sends one packet through the stack this often.
     pub const REFRESH: &str = "REFRESH";
-    /// `u64` jiffies: a direction that did not cross the stack for so long starts from nothing.
+    /// `u64` jiffies: a direction that did not cross the stack for so long starts from nothing. At most [`MAX_IDLE`].
     pub const IDLE: &str = "IDLE";
+    /// Jiffies, nine minutes where they are shortest.
+    pub const MAX_IDLE: u32 = 1 << 19;
     /// `u64` jiffies: how long the stack may hold a packet before it counts as gone.
     pub const GRACE: &str = "GRACE";
     /// `u8`: 1 where TCP may be promoted, 0 where conntrack would reject its end (`nf_conntrack_tcp_be_liberal`).

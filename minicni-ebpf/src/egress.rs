@@ -2,7 +2,7 @@
 
 use aya_ebpf::{helpers::bpf_jiffies64, programs::TcContext};
 use aya_log_ebpf::debug;
-use minicni_common::{Direction, Flow, Reason};
+use minicni_common::{Direction, Flow, Reason, names::REDIRECTED_TAG};
 
 use crate::{
     exit, flow,
@@ -10,7 +10,7 @@ use crate::{
     ipv4::Ipv4,
     ipv6::Ipv6,
     maps,
-    parse::{self, FIN, RST, SYN},
+    parse::{self, SYN},
     sketch,
 };
 
@@ -19,33 +19,40 @@ const ETH_ZLEN: u32 = 60;
 
 #[inline(always)]
 pub fn run(ctx: &TcContext) {
-    if flow::is_redirected(ctx) {
+    let tag = flow::take_tag(ctx);
+    if tag == REDIRECTED_TAG {
         // Ours, on its way to a neighbour, and not of the stack.
-        flow::untag(ctx);
         return;
     }
     match parse::ether_type(ctx) {
-        Some(Ipv4::ETHER_TYPE) => delivered::<Ipv4>(ctx),
-        Some(Ipv6::ETHER_TYPE) => delivered::<Ipv6>(ctx),
+        Some(Ipv4::ETHER_TYPE) => delivered::<Ipv4>(ctx, tag),
+        Some(Ipv6::ETHER_TYPE) => delivered::<Ipv6>(ctx, tag),
         _ => {}
     }
 }
 
 #[inline(always)]
-fn delivered<H: Header>(ctx: &TcContext) {
-    let Ok(packet) = parse::parse::<H>(ctx) else { return };
-    let hash = H::hash(&packet.key);
+fn delivered<H: Header>(ctx: &TcContext, tag: u16) {
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_jiffies64() };
-    let entered = flow::entered_as(ctx, &packet);
-    if !entered && !sketch::is_watched(hash, now) {
+    let Ok(glance) = parse::glance::<H>(ctx) else { return };
+    let hash = glance.hash();
+    let Some(bucket) = maps::sketch(hash) else { return };
+    let watched = sketch::is_watched(bucket, now);
+    if tag == 0 && !watched {
         return;
     }
-    let Some(flow) = H::flows().get_ptr_mut(packet.key) else { return };
-    if packet.tcp_flags & (SYN | FIN | RST) != 0 {
+    let Some(packet) = parse::examine(ctx, glance) else { return };
+    let entered = flow::entered_as(ctx, &packet, tag);
+    if !entered && !watched {
+        return;
+    }
+    let (key, direction) = glance.key();
+    let Some(flow) = H::flows().get_ptr_mut(key) else { return };
+    if glance.is_control() {
         // Usually the ingress side has seen it already; a RST that the host's firewall made has no other.
         if flow::state(flow) == flow::PROMOTED {
-            flow::restart(flow, if packet.tcp_flags & SYN == 0 { flow::CLOSING } else { flow::OBSERVED });
+            flow::restart(flow, if glance.tcp_flags & SYN == 0 { flow::CLOSING } else { flow::OBSERVED }, now);
         }
         return;
     }
@@ -54,17 +61,17 @@ fn delivered<H: Header>(ctx: &TcContext) {
     }
     // SAFETY: reads of the context, which the verifier checks.
     let (from, to) = unsafe { ((*ctx.skb.skb).ingress_ifindex, (*ctx.skb.skb).ifindex) };
-    let there = flow::direction(flow, packet.direction);
+    let there = flow::direction(flow, direction);
     let promoted = flow::state(flow) == flow::PROMOTED;
     if entered && promoted && from == there.in_ifindex && !flow::is_of_class(there, packet.class) {
         return;
     }
     if !entered || from != there.in_ifindex || from == to || !flow::expected(there, now) {
-        return twin(flow, there);
+        return twin(flow, there, now);
     }
     let Some(exit) = exit::find(ctx, &packet, from, to) else {
         if there.proofs != 0 {
-            flow::reset(flow);
+            flow::reset(flow, now);
         }
         return;
     };
@@ -74,7 +81,7 @@ fn delivered<H: Header>(ctx: &TcContext) {
         flow::set_exit(there, &exit);
     } else if there.out_ifindex != to || !flow::leaves_by(there, &exit) || !flow::is_of_class(there, packet.class) {
         debug!(ctx, "a flow left at {} and now leaves at {}", there.out_ifindex, to);
-        return flow::reset(flow);
+        return flow::reset(flow, now);
     }
     // What was padded to the least length of a frame when it entered is longer than what the stack delivers of it.
     let length = parse::wire_length(ctx, &packet).max(ETH_ZLEN);
@@ -82,9 +89,9 @@ fn delivered<H: Header>(ctx: &TcContext) {
         there.length = length;
     }
     there.proofs += 1;
-    sketch::watch(hash, now);
+    sketch::watch(bucket, now);
     maps::count(Reason::Proof);
-    let back: &Direction = flow::direction(flow, packet.direction ^ 1);
+    let back: &Direction = flow::direction(flow, direction ^ 1);
     if flow::state(flow) == flow::OBSERVED && flow::proven(there) && flow::proven(back) {
         flow::set_state(flow, flow::PROMOTED);
         maps::count(Reason::Promoted);
@@ -96,9 +103,9 @@ fn delivered<H: Header>(ctx: &TcContext) {
 ///
 /// Where nothing was noted of the direction, nothing can be promoted, and there is nothing to void.
 #[inline(always)]
-fn twin(flow: *mut Flow, there: &Direction) {
+fn twin(flow: *mut Flow, there: &Direction, now: u64) {
     if there.noted != 0 && flow::direction(flow, 0).proofs | flow::direction(flow, 1).proofs != 0 {
         maps::count(Reason::Twin);
-        flow::reset(flow);
+        flow::reset(flow, now);
     }
 }

@@ -78,8 +78,8 @@ fn neighbour<H: Header>(
         }
         question.assume_init_mut()
     };
-    let (source_port, destination_port) = packet.ports();
-    question.l4_protocol = if packet.tcp { IPPROTO_TCP } else { IPPROTO_UDP };
+    let (source_port, destination_port) = packet.glance.ports();
+    question.l4_protocol = if packet.glance.is_tcp() { IPPROTO_TCP } else { IPPROTO_UDP };
     question.sport = source_port.to_be();
     question.dport = destination_port.to_be();
     question.ifindex = from;

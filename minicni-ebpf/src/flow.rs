@@ -130,7 +130,7 @@ pub fn generation(flow: *const Flow) -> u64 {
 
 /// Forgets all that was seen of a flow and gives it a state.
 #[inline(always)]
-pub fn restart(flow: *mut Flow, new_state: u32) {
+pub fn restart(flow: *mut Flow, new_state: u32, now: u64) {
     if state(flow) == PROMOTED {
         maps::count(Reason::Demoted);
     }
@@ -144,13 +144,35 @@ pub fn restart(flow: *mut Flow, new_state: u32) {
             words.add(index).write_volatile(0);
         }
     }
+    direction(flow, 0).noted_at = now;
     begin(flow);
 }
 
 /// As [`restart`], for a flow that is to prove itself again; one that is closing stays so.
 #[inline(always)]
-pub fn reset(flow: *mut Flow) {
-    restart(flow, if state(flow) == CLOSING { CLOSING } else { OBSERVED });
+pub fn reset(flow: *mut Flow, now: u64) {
+    restart(flow, if state(flow) == CLOSING { CLOSING } else { OBSERVED }, now);
+}
+
+/// Whether a flow of which a packet is seen now is closing. One that was silent for the idle limit is not any more: nobody may have
+/// looked at the SYN of its next connection.
+#[inline(always)]
+pub fn is_closing(flow: *mut Flow, now: u64) -> bool {
+    if state(flow) != CLOSING {
+        return false;
+    }
+    if age(direction(flow, 0), now) > maps::idle() {
+        restart(flow, OBSERVED, now);
+        return false;
+    }
+    direction(flow, 0).noted_at = now;
+    true
+}
+
+/// Jiffies since a direction was noted; 0 where another CPU did so later than now.
+#[inline(always)]
+pub fn age(direction: &Direction, now: u64) -> u64 {
+    now.saturating_sub(direction.noted_at)
 }
 
 /// Whether a packet of this direction that the stack has is overdue, or too many are.
@@ -163,7 +185,7 @@ fn lost(direction: &Direction, age: u64) -> bool {
 /// Whether what was noted of this direction no longer counts for a packet entering at `ifindex` now.
 #[inline(always)]
 pub fn void(flow: *const Flow, direction: &Direction, ifindex: u32, now: u64) -> bool {
-    let age = now.wrapping_sub(direction.noted_at);
+    let age = age(direction, now);
     generation(flow) != maps::global_generation()
         || direction.noted != 0
             && (direction.in_ifindex != ifindex
@@ -176,14 +198,14 @@ pub fn void(flow: *const Flow, direction: &Direction, ifindex: u32, now: u64) ->
 /// nobody looks out for its twins: [`is_watched`](crate::sketch::is_watched).
 #[inline(always)]
 pub fn forgotten(direction: &Direction, other: &Direction, now: u64) -> bool {
-    direction.noted == 0 && other.noted != 0 && now.wrapping_sub(other.noted_at) > maps::idle()
+    direction.noted == 0 && other.noted != 0 && age(other, now) > maps::idle()
 }
 
 /// Whether noting this direction is of no use for now: a window of packets was noted, and none of them proven. It is
 /// translated or dropped, or leaves where nobody looks. After the grace time it is void, and tried again.
 #[inline(always)]
 pub fn rests(direction: &Direction, now: u64) -> bool {
-    direction.noted >= WINDOW && direction.proofs == 0 && now.wrapping_sub(direction.noted_at) <= maps::grace()
+    direction.noted >= WINDOW && direction.proofs == 0 && age(direction, now) <= maps::grace()
 }
 
 /// Whether packets of this class are of the DSCP that was proven of a direction. The bits of ECN, which queues set, make no
@@ -237,18 +259,16 @@ pub fn note<H: Header>(
 /// Tags a packet with what it entered as.
 #[inline(always)]
 pub fn tag_noted<H: Header>(ctx: &TcContext, packet: &Packet<H>, hash: u64) {
-    let tag = tag(hash, packet.direction);
+    let tag = tag(hash, packet.glance.key().1);
     if let Some(note) = noted::<H>(tag) {
         *note = H::note(packet, sequence(ctx, packet));
         set_tag(ctx, tag);
     }
 }
 
-/// Takes the tag off a packet and says whether it entered the host as what it leaves as.
+/// Whether a packet that bears this tag, or none, entered the host as what it leaves as.
 #[inline(always)]
-pub fn entered_as<H: Header>(ctx: &TcContext, packet: &Packet<H>) -> bool {
-    let tag = tag_of(ctx);
-    untag(ctx);
+pub fn entered_as<H: Header>(ctx: &TcContext, packet: &Packet<H>, tag: u16) -> bool {
     tag != 0 && noted::<H>(tag).is_some_and(|note| H::is_note(note, packet, sequence(ctx, packet)))
 }
 
@@ -272,16 +292,15 @@ pub fn tag_redirected(ctx: &TcContext) {
     set_tag(ctx, REDIRECTED_TAG);
 }
 
-/// Whether the packet bears that mark.
+/// Takes the tag off a packet; 0 of none.
 #[inline(always)]
-pub fn is_redirected(ctx: &TcContext) -> bool {
-    tag_of(ctx) == REDIRECTED_TAG
-}
-
-#[inline(always)]
-fn tag_of(ctx: &TcContext) -> u16 {
+pub fn take_tag(ctx: &TcContext) -> u16 {
     // SAFETY: a read of the context, which the verifier checks.
-    unsafe { (*ctx.skb.skb).tc_index as u16 }
+    let tag = unsafe { (*ctx.skb.skb).tc_index as u16 };
+    if tag != 0 {
+        untag(ctx);
+    }
+    tag
 }
 
 /// `tc_index` is kept while the stack forwards a packet, and nothing but traffic control looks at it.
@@ -294,7 +313,7 @@ fn set_tag(ctx: &TcContext, tag: u16) {
 /// Whether a packet of this direction is expected from the stack.
 #[inline(always)]
 pub fn expected(direction: &Direction, now: u64) -> bool {
-    direction.noted != direction.proofs && now.wrapping_sub(direction.noted_at) <= maps::grace()
+    direction.noted != direction.proofs && age(direction, now) <= maps::grace()
 }
 
 /// Whether this direction has its proofs, and nothing that it noted is missing.

@@ -22,7 +22,7 @@ pub trait Header: Copy {
     /// What the Ethernet header calls it.
     const ETHER_TYPE: u16;
     /// An address as the machine loads it.
-    type Address: Copy;
+    type Address: Copy + Default;
     type Key: Copy + 'static;
     type Note: 'static;
 
@@ -43,11 +43,8 @@ pub trait Header: Copy {
 
     /// The key and the direction of a packet; ports are in host byte order.
     fn key(source: (Self::Address, u16), destination: (Self::Address, u16), protocol: u8) -> (Self::Key, u32);
-    /// The two addresses of a key.
-    fn ends(key: &Self::Key) -> (Self::Address, Self::Address);
-    /// The two ports of a key.
-    fn ports(key: &Self::Key) -> [u16; 2];
-    fn hash(key: &Self::Key) -> u64;
+    /// The hash of a packet's flow; ports are in host byte order.
+    fn hash(source: (Self::Address, u16), destination: (Self::Address, u16), protocol: u8) -> u64;
     /// With TCP's sequence number, see [`sequence`](crate::parse::sequence).
     fn note(packet: &Packet<Self>, sequence: u32) -> Self::Note;
     /// Whether a note is that of a packet that now leaves, and differs from it by one of TTL or hop limit alone.

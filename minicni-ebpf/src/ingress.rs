@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use aya_log_ebpf::debug;
-use minicni_common::{Direction, Endpoint, EndpointKind, Flow, Reason};
+use minicni_common::{Bucket, Direction, Endpoint, EndpointKind, Flow, Reason};
 
 use crate::{
     drop, exit, flow,
@@ -16,15 +16,18 @@ use crate::{
     ipv4::Ipv4,
     ipv6::Ipv6,
     maps,
-    parse::{self, FIN, Frame, Other, Packet, RST, SYN},
+    parse::{self, Frame, Glance, Other, Packet, SYN},
     sketch, stack,
 };
 
 #[inline(always)]
 pub fn run(ctx: &TcContext) -> i32 {
+    // SAFETY: the helper has no preconditions. It is a load of the kernel's tick count, inlined by the verifier; first, because
+    // like any call it costs what is in registers.
+    let now = unsafe { bpf_jiffies64() };
     match parse::ether_type(ctx) {
-        Some(Ipv4::ETHER_TYPE) => entered::<Ipv4>(ctx),
-        Some(Ipv6::ETHER_TYPE) => entered::<Ipv6>(ctx),
+        Some(Ipv4::ETHER_TYPE) => entered::<Ipv4>(ctx, now),
+        Some(Ipv6::ETHER_TYPE) => entered::<Ipv6>(ctx, now),
         Some(parse::VLAN | parse::SERVICE_VLAN) => {
             cold_path();
             tagged_again(ctx)
@@ -63,45 +66,88 @@ fn other(ctx: &TcContext, reason: Reason) -> i32 {
 
 /// An IP packet enters.
 #[inline(always)]
-fn entered<H: Header>(ctx: &TcContext) -> i32 {
-    let packet = match parse::parse::<H>(ctx) {
-        Ok(packet) => packet,
+fn entered<H: Header>(ctx: &TcContext, now: u64) -> i32 {
+    let glance = match parse::glance::<H>(ctx) {
+        Ok(glance) => glance,
         Err(other) => {
             cold_path();
             return unfit(ctx, &other);
         }
     };
+    let hash = glance.hash();
+    let Some(bucket) = maps::sketch(hash) else { return unfit(ctx, &glance.other(Reason::Learning)) };
+    let rests = sketch::rests(bucket, hash, interface(ctx), now) && !glance.is_control();
+    let unknown = rests || !sketch::is_noted(bucket, now);
+    if unknown && let Some(action) = pass(ctx, &glance, hash, bucket, rests) {
+        return action;
+    }
+    // What is unknown is due now.
+    let Some(packet) = parse::examine(ctx, glance) else { return unfit(ctx, &glance.other(Reason::Malformed)) };
     if !parse::is_for_host(ctx) {
         cold_path();
-        return unfit::<H>(ctx, &Other { reason: Reason::LinkLayer, addresses: Some(packet.addresses()) });
+        return unfit(ctx, &glance.other(Reason::LinkLayer));
     }
-    // SAFETY: the helper has no preconditions. It is a load of the kernel's tick count, inlined by the verifier.
-    let now = unsafe { bpf_jiffies64() };
-    let flow = H::flows().get_ptr_mut(packet.key);
+    let (key, direction) = glance.key();
+    let flow = H::flows().get_ptr_mut(key);
     if let Some(flow) = flow
-        && let Some(action) = redirect(ctx, &packet, flow, now)
+        && let Some(action) = redirect(ctx, &packet, direction, flow, now)
     {
         return action;
     }
-    watch(ctx, &packet, flow, now)
+    watch(ctx, &packet, Known { flow, hash, bucket, is_due: unknown }, now)
+}
+
+/// Leaves a packet to the stack that is of no flow yet, or of a direction that rests. `None` if a flow should begin with it.
+#[inline(always)]
+fn pass<H: Header>(ctx: &TcContext, glance: &Glance<H>, hash: u64, bucket: *mut Bucket, rests: bool) -> Option<i32> {
+    flow::untag(ctx);
+    let Some(endpoint) = maps::endpoint(interface(ctx)) else {
+        return Some(stack(Reason::UnknownInterface));
+    };
+    if !rests && endpoint.kind != EndpointKind::Pod as u32 {
+        return Some(stack(Reason::NotOfPod));
+    }
+    if let Err(reason) = is_honest::<H>(ctx, endpoint, true, glance.source, glance.destination) {
+        cold_path();
+        return Some(drop(reason));
+    }
+    if opted_out(endpoint) {
+        return Some(stack(Reason::OptedOut));
+    }
+    if glance.is_control() {
+        return Some(stack(Reason::TcpControl));
+    }
+    if !rests && sketch::is_due(bucket, hash) {
+        return None;
+    }
+    Some(stack(Reason::Learning))
+}
+
+/// What is known of a packet's flow.
+struct Known {
+    flow: Option<*mut Flow>,
+    hash: u64,
+    bucket: *mut Bucket,
+    /// A flow should begin with it, if there is none.
+    is_due: bool,
 }
 
 /// The fast path: redirects a packet of a promoted flow, when everything about it is as it was proven.
 ///
 /// Nothing is written to the flow here, so its two directions do not slow each other down on two CPUs.
 #[inline(always)]
-fn redirect<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: *mut Flow, now: u64) -> Option<i32> {
+fn redirect<H: Header>(ctx: &TcContext, packet: &Packet<H>, direction: u32, flow: *mut Flow, now: u64) -> Option<i32> {
     if flow::state(flow) != flow::PROMOTED {
         return None;
     }
     let ifindex = interface(ctx);
-    let there: &Direction = flow::direction(flow, packet.direction);
-    let back: &Direction = flow::direction(flow, packet.direction ^ 1);
-    let age = now.wrapping_sub(there.noted_at);
+    let there: &Direction = flow::direction(flow, direction);
+    let back: &Direction = flow::direction(flow, direction ^ 1);
+    let age = flow::age(there, now);
     let (out, family, exit) = (there.out_ifindex, there.next_hop_family, flow::exit(there));
     let (mark, priority) = (there.mark, there.priority);
     if there.in_ifindex != ifindex
-        || packet.tcp_flags & (SYN | FIN | RST) != 0
+        || packet.glance.is_control()
         || packet.ttl <= 1
         || !flow::is_of_class(there, packet.class)
         || age > maps::refresh()
@@ -138,7 +184,9 @@ fn redirect<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: *mut Flow, now
 
 /// The slow path: notes the packet if its flow may be promoted one day, and leaves it to the stack.
 #[inline(always)]
-fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: Option<*mut Flow>, now: u64) -> i32 {
+fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, known: Known, now: u64) -> i32 {
+    let Known { flow, hash, bucket, is_due } = known;
+    let glance = &packet.glance;
     flow::untag(ctx);
     let ifindex = interface(ctx);
     let Some(endpoint) = maps::endpoint(ifindex) else {
@@ -149,43 +197,47 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: Option<*mut Flow>
     if flow.is_none() && endpoint.kind != EndpointKind::Pod as u32 {
         return stack(Reason::NotOfPod);
     }
-    if let Err(reason) = is_honest::<H>(ctx, endpoint, Some(packet.addresses())) {
+    if let Err(reason) = is_honest::<H>(ctx, endpoint, true, glance.source, glance.destination) {
         cold_path();
         return drop(reason);
     }
     if let Err(reason) = qualifies(packet, endpoint) {
         return stack(reason);
     }
-    if packet.tcp_flags & (SYN | FIN | RST) != 0 {
+    if glance.is_control() {
         if let Some(flow) = flow {
-            flow::restart(flow, if packet.tcp_flags & SYN == 0 { flow::CLOSING } else { flow::OBSERVED });
+            flow::restart(flow, if glance.tcp_flags & SYN == 0 { flow::CLOSING } else { flow::OBSERVED }, now);
+            sketch::note(bucket, now);
         }
         return stack(Reason::TcpControl);
     }
-    let hash = H::hash(&packet.key);
+    let (key, direction) = glance.key();
     let Some(flow) = flow else {
-        if !sketch::is_due(hash) {
+        if !is_due && !sketch::is_due(bucket, hash) {
             return stack(Reason::Learning);
         }
-        if packet.may_be_read() {
+        if glance.may_be_read() {
             return stack(Reason::Helper);
         }
         // The map makes room by itself; it fails only when another CPU was first, which is as good.
-        if H::flows().insert(packet.key, &flow::UNSEEN, u64::from(BPF_NOEXIST)).is_ok()
-            && let Some(flow) = H::flows().get_ptr_mut(packet.key)
+        if H::flows().insert(key, &flow::UNSEEN, u64::from(BPF_NOEXIST)).is_ok()
+            && let Some(flow) = H::flows().get_ptr_mut(key)
         {
             flow::begin(flow);
-            flow::note(ctx, packet, hash, flow::direction(flow, packet.direction), ifindex, now, false);
+            sketch::note(bucket, now);
+            flow::note(ctx, packet, hash, flow::direction(flow, direction), ifindex, now, false);
         }
         return stack(Reason::Learning);
     };
-    let before = flow::state(flow);
-    if before == flow::CLOSING {
+    sketch::note(bucket, now);
+    if flow::is_closing(flow, now) {
         return stack(Reason::Closing);
     }
-    let there = flow::direction(flow, packet.direction);
-    let back: &Direction = flow::direction(flow, packet.direction ^ 1);
+    let before = flow::state(flow);
+    let there = flow::direction(flow, direction);
+    let back: &Direction = flow::direction(flow, direction ^ 1);
     if flow::rests(there, now) {
+        sketch::rest(bucket, hash, ifindex, there.noted_at);
         return stack(Reason::Learning);
     }
     let promoted = before == flow::PROMOTED;
@@ -199,11 +251,11 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: Option<*mut Flow>
         return stack(Reason::Class);
     }
     if stale {
-        flow::reset(flow);
+        flow::reset(flow, now);
     }
     flow::note(ctx, packet, hash, there, ifindex, now, promoted && !stale);
     if there.proofs | back.proofs != 0 {
-        sketch::watch(hash, now);
+        sketch::watch(bucket, now);
     }
     if !promoted {
         return stack(Reason::Learning);
@@ -215,20 +267,25 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, flow: Option<*mut Flow>
     stack(Reason::Refresh)
 }
 
+/// Whether all flows of an endpoint stay in the stack.
+#[inline(always)]
+fn opted_out(endpoint: &Endpoint) -> bool {
+    endpoint.flags & (Endpoint::NO_FAST_PATH | Endpoint::NO_SPOOF_CHECK) != 0
+}
+
 /// Whether packets like this one may ever be redirected.
 #[inline(always)]
 fn qualifies<H: Header>(packet: &Packet<H>, endpoint: &Endpoint) -> Result<(), Reason> {
-    if endpoint.flags & (Endpoint::NO_FAST_PATH | Endpoint::NO_SPOOF_CHECK) != 0 {
+    if opted_out(endpoint) {
         return Err(Reason::OptedOut);
     }
-    if packet.tcp && !maps::tcp() {
+    if packet.glance.is_tcp() && !maps::tcp() {
         return Err(Reason::TcpDisabled);
     }
     if packet.ttl <= 1 {
         return Err(Reason::Ttl);
     }
-    let (source, destination) = packet.addresses();
-    if !H::is_routable(source, destination) {
+    if !H::is_routable(packet.glance.source, packet.glance.destination) {
         return Err(Reason::Destination);
     }
     Ok(())
@@ -241,7 +298,7 @@ fn unfit<H: Header>(ctx: &TcContext, other: &Other<H>) -> i32 {
     let Some(endpoint) = maps::endpoint(interface(ctx)) else {
         return stack(Reason::UnknownInterface);
     };
-    match is_honest::<H>(ctx, endpoint, other.addresses) {
+    match is_honest::<H>(ctx, endpoint, other.whole, other.source, other.destination) {
         Ok(()) => stack(other.reason),
         Err(reason) => drop(reason),
     }
@@ -252,7 +309,9 @@ fn unfit<H: Header>(ctx: &TcContext, other: &Other<H>) -> i32 {
 fn is_honest<H: Header>(
     ctx: &TcContext,
     endpoint: &Endpoint,
-    addresses: Option<(H::Address, H::Address)>,
+    whole: bool,
+    source: H::Address,
+    destination: H::Address,
 ) -> Result<(), Reason> {
     if !is_checked(endpoint) {
         return Ok(());
@@ -260,10 +319,7 @@ fn is_honest<H: Header>(
     if has_foreign_mac(ctx, endpoint) {
         return Err(Reason::SpoofedMac);
     }
-    match addresses {
-        Some((source, destination)) if !H::may_send(endpoint, source, destination) => Err(Reason::SpoofedSource),
-        _ => Ok(()),
-    }
+    if whole && !H::may_send(endpoint, source, destination) { Err(Reason::SpoofedSource) } else { Ok(()) }
 }
 
 /// Whether an endpoint is a pod that has to send with its own addresses.

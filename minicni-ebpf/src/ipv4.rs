@@ -1,3 +1,5 @@
+use core::hint::cold_path;
+
 use aya_ebpf::{bindings::bpf_fib_lookup, programs::TcContext};
 use minicni_common::{Endpoint, FlowKey4, Note4, Reason};
 
@@ -96,32 +98,24 @@ impl Header for Ipv4 {
     }
 
     #[inline(always)]
-    fn ends(key: &FlowKey4) -> (u32, u32) {
-        (u32::from_ne_bytes(key.addresses[0]), u32::from_ne_bytes(key.addresses[1]))
-    }
-
-    #[inline(always)]
-    fn ports(key: &FlowKey4) -> [u16; 2] {
-        key.ports
-    }
-
-    #[inline(always)]
-    fn hash(key: &FlowKey4) -> u64 {
-        key.hash()
+    fn hash(source: (u32, u16), destination: (u32, u16), protocol: u8) -> u64 {
+        FlowKey4::hash(source, destination, protocol)
     }
 
     #[inline(always)]
     fn note(packet: &Packet<Self>, sequence: u32) -> Note4 {
-        let Packet { key, direction, ttl, class, .. } = *packet;
+        let (key, direction) = packet.glance.key();
+        let Packet { ttl, class, .. } = *packet;
         Note4 { key, direction: direction as u16, ttl, class, sequence }
     }
 
     #[inline(always)]
     fn is_note(note: &Note4, leaving: &Packet<Self>, sequence: u32) -> bool {
         // By words, because a comparison of bytes is one of single bytes.
-        let words = |key: &FlowKey4| (Self::ends(key), key.ports, key.protocol);
-        words(&note.key) == words(&leaving.key)
-            && note.direction == leaving.direction as u16
+        let words = |key: &FlowKey4| (key.addresses.map(u32::from_ne_bytes), key.ports, key.protocol);
+        let (key, direction) = leaving.glance.key();
+        words(&note.key) == words(&key)
+            && note.direction == direction as u16
             && note.ttl == leaving.ttl.wrapping_add(1)
             && note.class == leaving.class
             && note.sequence == sequence
@@ -145,7 +139,11 @@ impl Header for Ipv4 {
 
     #[inline(always)]
     fn may_send(endpoint: &Endpoint, source: u32, destination: u32) -> bool {
-        // 0.0.0.0 in the map says that the pod has no address, not that this is its own.
-        if source == 0 { destination == BROADCAST } else { source == u32::from_ne_bytes(endpoint.ipv4) }
+        if source != u32::from_ne_bytes(endpoint.ipv4) || source == 0 {
+            cold_path();
+            // 0.0.0.0 in the map says that the pod has no address, not that this is its own.
+            return source == 0 && destination == BROADCAST;
+        }
+        true
     }
 }

@@ -98,32 +98,24 @@ impl Header for Ipv6 {
     }
 
     #[inline(always)]
-    fn ends(key: &FlowKey6) -> (u128, u128) {
-        (u128::from_ne_bytes(key.addresses[0]), u128::from_ne_bytes(key.addresses[1]))
-    }
-
-    #[inline(always)]
-    fn ports(key: &FlowKey6) -> [u16; 2] {
-        key.ports
-    }
-
-    #[inline(always)]
-    fn hash(key: &FlowKey6) -> u64 {
-        key.hash()
+    fn hash(source: (u128, u16), destination: (u128, u16), protocol: u8) -> u64 {
+        FlowKey6::hash(source, destination, protocol)
     }
 
     #[inline(always)]
     fn note(packet: &Packet<Self>, sequence: u32) -> Note6 {
-        let Packet { key, direction, ttl, class, .. } = *packet;
+        let (key, direction) = packet.glance.key();
+        let Packet { ttl, class, .. } = *packet;
         Note6 { key, direction: direction as u16, ttl, class, sequence }
     }
 
     #[inline(always)]
     fn is_note(note: &Note6, leaving: &Packet<Self>, sequence: u32) -> bool {
         // By words, because a comparison of bytes becomes a call.
-        let words = |key: &FlowKey6| (Self::ends(key), key.ports, key.protocol);
-        words(&note.key) == words(&leaving.key)
-            && note.direction == leaving.direction as u16
+        let words = |key: &FlowKey6| (key.addresses.map(u128::from_ne_bytes), key.ports, key.protocol);
+        let (key, direction) = leaving.glance.key();
+        words(&note.key) == words(&key)
+            && note.direction == direction as u16
             && note.ttl == leaving.ttl.wrapping_add(1)
             && note.class == leaving.class
             && note.sequence == sequence

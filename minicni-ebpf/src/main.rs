@@ -26,12 +26,14 @@ use minicni_common::Reason;
 
 /// A packet enters the host at an interface.
 #[classifier]
+#[inline(always)]
 pub fn ingress(ctx: TcContext) -> i32 {
     ingress::run(&ctx)
 }
 
 /// The stack delivers a packet at an interface.
 #[classifier]
+#[inline(always)]
 pub fn egress(ctx: TcContext) -> i32 {
     egress::run(&ctx);
     TC_ACT_UNSPEC

@@ -6,14 +6,20 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use minicni_common::{
-    Bucket, Counters, Endpoint, FlowKey4, FlowKey6, Note4, Note6, Reason,
-    names::{BUCKETS, GENERATION_ENTRIES, GLOBAL_GENERATION, MAX_ENDPOINTS, bucket, slot},
+    Bucket, Counters, Endpoint, EndpointSlot, FlowKey4, FlowKey6, Note4, Note6, Reason,
+    names::{
+        BUCKETS, ENDPOINT_SLOT_ENTRIES, GENERATION_ENTRIES, GLOBAL_GENERATION, MAX_ENDPOINTS, bucket, endpoint_slot,
+        slot,
+    },
 };
 
 use crate::header::{Flows, Notes};
 
 #[btf_map]
 pub static ENDPOINTS: HashMap<u32, Endpoint, { MAX_ENDPOINTS as usize }> = HashMap::new();
+
+#[btf_map]
+static ENDPOINT_SLOTS: Array<EndpointSlot, { ENDPOINT_SLOT_ENTRIES as usize }> = Array::new();
 
 #[btf_map]
 pub static FLOWS4: Flows<FlowKey4> = Flows::new();
@@ -106,6 +112,15 @@ pub fn sketch(hash: u64) -> Option<*mut Bucket> {
 /// What an interface is; `None` where nobody has entered it.
 #[inline(always)]
 pub fn endpoint<'a>(ifindex: u32) -> Option<&'a Endpoint> {
+    if let Some(slot) = ENDPOINT_SLOTS.get_ptr(endpoint_slot(ifindex)) {
+        // SAFETY: a value of an array stays where it is, and any bit pattern is valid. Before its endpoint changes it is nobody's:
+        // `Endpoints` in minicni-user.
+        unsafe {
+            if (&raw const (*slot).ifindex).read_volatile() == ifindex {
+                return Some(&(*slot).endpoint);
+            }
+        }
+    }
     // SAFETY: an entry that is deleted meanwhile belongs to an interface that is being deleted or given up.
     unsafe { ENDPOINTS.get(ifindex) }
 }

@@ -16,9 +16,9 @@ const IPPROTO_UDP: u8 = 17;
 pub const VLAN: u16 = 0x8100;
 pub const SERVICE_VLAN: u16 = 0x88a8;
 
-pub const FIN: u8 = 0x01;
+const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
-pub const RST: u8 = 0x04;
+const RST: u8 = 0x04;
 
 /// Ethernet and IP headers and the first eight bytes behind them: all of UDP's header, and TCP's ports.
 ///
@@ -46,15 +46,24 @@ impl<H> Frame<H> {
     const TRANSPORT: usize = offset_of!(Self, source_port);
 }
 
+/// What a frame says at first sight to be: a packet of TCP or UDP. Its lengths may still be lies.
+#[derive(Clone, Copy)]
+pub struct Glance<H: Header> {
+    pub source: H::Address,
+    pub destination: H::Address,
+    /// In network byte order, as the one below.
+    source_port: u16,
+    destination_port: u16,
+    protocol: u8,
+    /// 0 of UDP.
+    pub tcp_flags: u8,
+}
+
 /// A plain TCP or UDP packet.
 pub struct Packet<H: Header> {
-    pub key: H::Key,
-    /// 0 or 1, see [`FlowKey4`](minicni_common::FlowKey4).
-    pub direction: u32,
-    pub tcp_flags: u8,
+    pub glance: Glance<H>,
     pub ttl: u8,
     pub class: u8,
-    pub tcp: bool,
 }
 
 /// The ports that conntrack's helpers are for, of TCP and of UDP: FTP, H.323, PPTP, SIP, SANE, IRC; NetBIOS, SNMP, TFTP, Amanda.
@@ -62,37 +71,62 @@ pub struct Packet<H: Header> {
 const HELPED_TCP: [u16; 6] = [21, 1720, 1723, 5060, 6566, 6667];
 const HELPED_UDP: [u16; 6] = [69, 137, 161, 1719, 5060, 10080];
 
-impl<H: Header> Packet<H> {
-    /// Source and destination.
+impl<H: Header> Glance<H> {
+    /// The key of its flow, and its direction, 0 or 1: see [`FlowKey4`](minicni_common::FlowKey4).
     #[inline(always)]
-    pub fn addresses(&self) -> (H::Address, H::Address) {
-        // Not kept beside the key: the fast path has no use for them, and no register.
-        let (first, second) = H::ends(&self.key);
-        if self.direction == 0 { (first, second) } else { (second, first) }
+    pub fn key(&self) -> (H::Key, u32) {
+        let (source_port, destination_port) = self.ports();
+        H::key((self.source, source_port), (self.destination, destination_port), self.protocol)
+    }
+
+    /// The hash of its flow, cheaper to have than the key.
+    #[inline(always)]
+    pub fn hash(&self) -> u64 {
+        let (source_port, destination_port) = self.ports();
+        H::hash((self.source, source_port), (self.destination, destination_port), self.protocol)
+    }
+
+    #[inline(always)]
+    pub fn is_tcp(&self) -> bool {
+        self.protocol == IPPROTO_TCP
+    }
+
+    /// Whether it begins or ends a connection.
+    #[inline(always)]
+    pub fn is_control(&self) -> bool {
+        self.tcp_flags & (SYN | FIN | RST) != 0
     }
 
     /// Whether a rule may have conntrack read the packets (`ct helper`), to know of connections that they ask for. Nothing that
     /// is seen of a packet tells.
     #[inline(always)]
     pub fn may_be_read(&self) -> bool {
-        let [first, second] = H::ports(&self.key);
-        let ports = if self.tcp { HELPED_TCP } else { HELPED_UDP };
-        ports.iter().any(|port| *port == first || *port == second)
+        let (source, destination) = self.ports();
+        let ports = if self.is_tcp() { HELPED_TCP } else { HELPED_UDP };
+        ports.iter().any(|port| *port == source || *port == destination)
     }
 
     /// Of source and destination, in host byte order.
     #[inline(always)]
     pub fn ports(&self) -> (u16, u16) {
-        let [first, second] = H::ports(&self.key);
-        if self.direction == 0 { (first, second) } else { (second, first) }
+        (u16::from_be(self.source_port), u16::from_be(self.destination_port))
+    }
+
+    /// The same, of a reason for which the fast path does not take it.
+    #[inline(always)]
+    pub fn other(&self, reason: Reason) -> Other<H> {
+        Other { reason, whole: true, source: self.source, destination: self.destination }
     }
 }
 
 /// An IP packet that the fast path does not take.
 pub struct Other<H: Header> {
     pub reason: Reason,
-    /// Source and destination, where there is a whole header.
-    pub addresses: Option<(H::Address, H::Address)>,
+    /// Whether there is a whole header, and with it source and destination. Not an `Option`, of which the compiler may keep
+    /// what nobody has set on the stack: the verifier refuses the reading of it.
+    pub whole: bool,
+    pub source: H::Address,
+    pub destination: H::Address,
 }
 
 /// What the Ethernet header says that follows, when there is a whole one.
@@ -141,13 +175,13 @@ pub fn wire_length<H: Header>(ctx: &TcContext, packet: &Packet<H>) -> u32 {
     if gso_size == 0 {
         return length;
     }
-    gso_size + (Frame::<H>::TRANSPORT + if packet.tcp { TCP_LENGTH } else { UDP_LENGTH }) as u32
+    gso_size + (Frame::<H>::TRANSPORT + if packet.glance.is_tcp() { TCP_LENGTH } else { UDP_LENGTH }) as u32
 }
 
 /// TCP's sequence number, in network byte order; 0 of UDP. Not kept in a [`Packet`], because the fast path has no use for it.
 #[inline(always)]
 pub fn sequence<H: Header>(ctx: &TcContext, packet: &Packet<H>) -> u32 {
-    if !packet.tcp {
+    if !packet.glance.is_tcp() {
         return 0;
     }
     // SAFETY: `headers` found the whole struct inside the packet.
@@ -161,9 +195,9 @@ pub fn is_for_host(ctx: &TcContext) -> bool {
     unsafe { (*ctx.skb.skb).pkt_type == PACKET_HOST && (*ctx.skb.skb).vlan_present == 0 }
 }
 
-/// Parses a frame whose Ethernet header announces an `H`; the other side of the result says why the stack must have it.
+/// Looks at a frame whose Ethernet header announces an `H`; the other side of the result says why the stack must have it.
 #[inline(always)]
-pub fn parse<H: Header>(ctx: &TcContext) -> Result<Packet<H>, Other<H>> {
+pub fn glance<H: Header>(ctx: &TcContext) -> Result<Glance<H>, Other<H>> {
     let Some(frame) = pulled_headers::<H>(ctx, size_of::<Frame<H>>()) else {
         cold_path();
         return Err(short(ctx));
@@ -172,30 +206,36 @@ pub fn parse<H: Header>(ctx: &TcContext) -> Result<Packet<H>, Other<H>> {
     let frame = unsafe { &*frame };
     let ip = frame.ip;
     let (source, destination) = (ip.source(), ip.destination());
-    let other = |reason| {
+    let (source_port, destination_port) = (frame.source_port, frame.destination_port);
+    let mut glance = Glance { source, destination, source_port, destination_port, protocol: 0, tcp_flags: 0 };
+    glance.protocol = transport(&ip).map_err(|reason| {
         cold_path();
-        Other { reason, addresses: Some((source, destination)) }
-    };
-    let protocol = transport(&ip).map_err(other)?;
-    let tcp = protocol == IPPROTO_TCP;
-    let header = if tcp { TCP_LENGTH } else { UDP_LENGTH };
-    let length = ip.length();
-    if length < size_of::<H>() + header || Frame::<H>::IP + length > ctx.len() as usize {
-        return Err(other(Reason::Malformed));
-    }
-    let (ttl, class) = (ip.ttl(), ip.class());
-    let (source_port, destination_port) = (u16::from_be(frame.source_port), u16::from_be(frame.destination_port));
-    let (key, direction) = H::key((source, source_port), (destination, destination_port), protocol);
-    let tcp_flags = if tcp {
+        glance.other(reason)
+    })?;
+    if glance.is_tcp() {
         let Some(frame) = pulled_headers::<H>(ctx, Frame::<H>::TRANSPORT + TCP_LENGTH) else {
-            return Err(other(Reason::Malformed));
+            cold_path();
+            return Err(glance.other(Reason::Malformed));
         };
         // SAFETY: `pulled_headers` found TCP's header inside the packet.
-        unsafe { *frame.cast::<u8>().add(Frame::<H>::TRANSPORT + TCP_FLAGS) }
-    } else {
-        0
-    };
-    Ok(Packet { key, direction, tcp_flags, ttl, class, tcp })
+        glance.tcp_flags = unsafe { *frame.cast::<u8>().add(Frame::<H>::TRANSPORT + TCP_FLAGS) };
+    }
+    Ok(glance)
+}
+
+/// Looks closely at what [`glance`] found; `None` where the lengths of its headers are lies.
+#[inline(always)]
+pub fn examine<H: Header>(ctx: &TcContext, glance: Glance<H>) -> Option<Packet<H>> {
+    let frame = headers::<H>(ctx, size_of::<Frame<H>>())?;
+    // SAFETY: `headers` found the whole struct inside the packet.
+    let ip = unsafe { (*frame).ip };
+    let header = if glance.is_tcp() { TCP_LENGTH } else { UDP_LENGTH };
+    let length = ip.length();
+    if length < size_of::<H>() + header || Frame::<H>::IP + length > ctx.len() as usize {
+        cold_path();
+        return None;
+    }
+    Some(Packet { glance, ttl: ip.ttl(), class: ip.class() })
 }
 
 /// TCP or UDP, or why it is neither.
@@ -211,10 +251,11 @@ fn transport<H: Header>(ip: &H) -> Result<u8, Reason> {
 #[inline(always)]
 fn short<H: Header>(ctx: &TcContext) -> Other<H> {
     let Some(frame) = pulled_headers::<H>(ctx, Frame::<H>::TRANSPORT) else {
-        return Other { reason: Reason::Malformed, addresses: None };
+        let (source, destination) = Default::default();
+        return Other { reason: Reason::Malformed, whole: false, source, destination };
     };
     // SAFETY: `pulled_headers` found the Ethernet and IP headers inside the packet.
     let ip = unsafe { (&raw const (*frame).ip).read() };
     let reason = transport(&ip).err().unwrap_or(Reason::Malformed);
-    Other { reason, addresses: Some((ip.source(), ip.destination())) }
+    Other { reason, whole: true, source: ip.source(), destination: ip.destination() }
 }

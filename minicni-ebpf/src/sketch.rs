@@ -1,33 +1,36 @@
 //! What is known of flows by their hash alone.
 //!
-//! Two flows may share a bucket, and CPUs write it at once. That makes a flow begin sooner or later than it would, or
-//! the cache be asked in vain; it proves nothing and hides no twin.
+//! Two flows may share a bucket, and CPUs write it at once. That makes a flow begin sooner or later than it would, leaves one in
+//! the stack for a while, or has the cache asked in vain; it proves nothing and hides no twin.
+
+use minicni_common::{Bucket, fingerprint, names::constants::MAX_IDLE};
 
 use crate::maps;
 
 /// Fields of [`newcomer`](minicni_common::Bucket::newcomer).
 const COUNT: u32 = 0xf;
 const TURN: u32 = 0x10;
-const TURNS: u32 = 0xf0;
-const TUPLE: u32 = !0xff;
+const TURNS: u32 = 0xff0;
+const TUPLE: u32 = !0xfff;
 
 /// Counts a packet that has no flow, and says whether a flow should begin with it.
 ///
 /// Most connections are short, and end before. Where packets of several tuples meet in a bucket, one takes the place of the
-/// other; each sixteenth that does begins a flow at once, so that they do not keep each other out for good.
+/// other; each 255th that does begins a flow at once, so that they do not keep each other out for good. An odd number, because two
+/// take turns.
 #[inline(always)]
-pub fn is_due(hash: u64) -> bool {
-    let Some(bucket) = maps::sketch(hash) else { return false };
+pub fn is_due(bucket: *mut Bucket, hash: u64) -> bool {
     // SAFETY: a value of an array stays where it is, and any bit pattern is valid.
     let newcomer = unsafe { (&raw const (*bucket).newcomer).read_volatile() };
-    // Of the hash what is not in the index of the bucket, and never 0 as a whole because a count of packets is beside it.
-    let tuple = (hash >> 20) as u32 & TUPLE;
+    // Never 0 as a whole, because a count of packets is beside it.
+    let tuple = fingerprint(hash) & TUPLE;
     let (due, next) = if newcomer & TUPLE == tuple {
         let due = newcomer & COUNT >= maps::skipped();
         (due, if due { newcomer } else { newcomer + 1 })
     } else {
         let turns = if newcomer == 0 { 0 } else { (newcomer + TURN) & TURNS };
-        (newcomer != 0 && turns == 0 || maps::skipped() == 0, tuple | turns | 1)
+        let due = turns == TURNS;
+        (due || maps::skipped() == 0, tuple | if due { 0 } else { turns } | 1)
     };
     if next != newcomer {
         // SAFETY: as above.
@@ -36,24 +39,68 @@ pub fn is_due(hash: u64) -> bool {
     due
 }
 
+/// Has the cache asked about packets that enter with the tuple of a flow that it has.
+#[inline(always)]
+pub fn note(bucket: *mut Bucket, now: u64) {
+    // SAFETY: as in `is_due`.
+    unsafe { (&raw mut (*bucket).noted_until).write_volatile(time(now + maps::idle())) };
+}
+
+/// Whether a flow in this bucket may have been noted within the idle limit. One that was not is not redirected, and what was
+/// noted of it is void.
+#[inline(always)]
+pub fn is_noted(bucket: *const Bucket, now: u64) -> bool {
+    // SAFETY: as in `is_due`.
+    is_yet_to_come(unsafe { (&raw const (*bucket).noted_until).read_volatile() }, now)
+}
+
+/// Has the cache not asked about a direction that [rests](crate::flow::rests), enters at `ifindex` and was last noted at a time.
+#[inline(always)]
+pub fn rest(bucket: *mut Bucket, hash: u64, ifindex: u32, noted_at: u64) {
+    // SAFETY: as in `is_due`.
+    unsafe {
+        (&raw mut (*bucket).rests_until).write_volatile(time(noted_at + maps::grace()));
+        (&raw mut (*bucket).rests_at).write_volatile(ifindex);
+        (&raw mut (*bucket).resting).write_volatile(fingerprint(hash));
+    }
+}
+
+/// Whether a direction that enters at `ifindex` rests.
+#[inline(always)]
+pub fn rests(bucket: *const Bucket, hash: u64, ifindex: u32, now: u64) -> bool {
+    // SAFETY: as in `is_due`.
+    unsafe {
+        (&raw const (*bucket).resting).read_volatile() == fingerprint(hash)
+            && (&raw const (*bucket).rests_at).read_volatile() == ifindex
+            && is_yet_to_come((&raw const (*bucket).rests_until).read_volatile(), now)
+    }
+}
+
 /// Has the cache asked about packets that leave with the tuple of a flow that has proofs.
 #[inline(always)]
-pub fn watch(hash: u64, now: u64) {
-    if let Some(bucket) = maps::sketch(hash) {
-        // SAFETY: as in `is_due`.
-        unsafe { (&raw mut (*bucket).watched_at).write_volatile(now as u32) };
-    }
+pub fn watch(bucket: *mut Bucket, now: u64) {
+    // SAFETY: as in `is_due`.
+    unsafe { (&raw mut (*bucket).watched_until).write_volatile(time(now + maps::idle())) };
 }
 
 /// Whether a flow in this bucket may have proofs that still count.
 ///
-/// A direction that was not noted for the idle limit is void when it is noted next, and a promoted flow is not redirected
-/// for longer than the refresh time without being noted. Each time that is written here. Twice the limit leaves
-/// room for a packet that the stack delivers late.
+/// What was proven of a flow of which nothing was noted for the idle limit is void when it is noted next, and before that it is not
+/// redirected. Each note and each proof is written here.
 #[inline(always)]
-pub fn is_watched(hash: u64, now: u64) -> bool {
-    let Some(bucket) = maps::sketch(hash) else { return true };
+pub fn is_watched(bucket: *const Bucket, now: u64) -> bool {
     // SAFETY: as in `is_due`.
-    let watched_at = unsafe { (&raw const (*bucket).watched_at).read_volatile() };
-    u64::from((now as u32).wrapping_sub(watched_at)) <= 2 * maps::idle()
+    is_yet_to_come(unsafe { (&raw const (*bucket).watched_until).read_volatile() }, now) && is_noted(bucket, now)
+}
+
+/// A time as a bucket has it. Nothing, 0, is as far away from when jiffies begin, five minutes before they are 0, as can be.
+#[inline(always)]
+fn time(jiffies: u64) -> u32 {
+    (jiffies as u32).wrapping_add(1 << 31)
+}
+
+/// Whether a time is not over. What is over for long passes for new again, once in months, for as many jiffies.
+#[inline(always)]
+fn is_yet_to_come(until: u32, now: u64) -> bool {
+    until.wrapping_sub(time(now)) < 2 * MAX_IDLE
 }

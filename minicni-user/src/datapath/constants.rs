@@ -21,7 +21,7 @@ pub struct Constants {
     pub skipped: u32,
     /// A promoted direction sends one packet through the stack this often.
     pub refresh: u64,
-    /// A direction that did not cross the stack for so long starts from nothing.
+    /// A direction that did not cross the stack for so long starts from nothing. At most [`MAX_IDLE`](minicni_common::names::constants::MAX_IDLE).
     pub idle: u64,
     /// How long the stack may hold a packet before it counts as gone.
     pub grace: u64,

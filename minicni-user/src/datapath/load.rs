@@ -6,10 +6,11 @@ use aya::{
     programs::{ProgramError, SchedClassifier},
 };
 use minicni_common::{
-    Bucket, Counters, Endpoint, Flow, FlowKey4, FlowKey6, Note4, Note6,
+    Bucket, Counters, Endpoint, EndpointSlot, Flow, FlowKey4, FlowKey6, Note4, Note6,
     names::{
-        BUCKETS, COUNTERS, EGRESS, ENDPOINTS, FLOWS4, FLOWS6, GENERATION_ENTRIES, GENERATIONS, INGRESS, MAPS,
-        MAX_ENDPOINTS, MAX_FLOWS, MapName, NOTE_ENTRIES, NOTES4, NOTES6, SKETCH, constants,
+        BUCKETS, COUNTERS, EGRESS, ENDPOINT_SLOT_ENTRIES, ENDPOINT_SLOTS, ENDPOINTS, FLOWS4, FLOWS6,
+        GENERATION_ENTRIES, GENERATIONS, INGRESS, MAPS, MAX_ENDPOINTS, MAX_FLOWS, MapName, NOTE_ENTRIES, NOTES4,
+        NOTES6, SKETCH, constants,
     },
 };
 
@@ -115,10 +116,11 @@ pub(super) const ENDPOINT_SHAPE: Shape =
     Shape::new(ENDPOINTS, MapType::Hash, size_of::<u32>(), size_of::<Endpoint>(), MAX_ENDPOINTS);
 
 /// The shapes of the maps that the object declares.
-fn shapes() -> [Shape; 8] {
+fn shapes() -> [Shape; 9] {
     const INDEX: usize = size_of::<u32>();
     [
         ENDPOINT_SHAPE,
+        Shape::new(ENDPOINT_SLOTS, MapType::Array, INDEX, size_of::<EndpointSlot>(), ENDPOINT_SLOT_ENTRIES),
         Shape::new(FLOWS4, MapType::LruHash, size_of::<FlowKey4>(), size_of::<Flow>(), MAX_FLOWS),
         Shape::new(FLOWS6, MapType::LruHash, size_of::<FlowKey6>(), size_of::<Flow>(), MAX_FLOWS),
         Shape::new(NOTES4, MapType::Array, INDEX, size_of::<Note4>(), NOTE_ENTRIES),

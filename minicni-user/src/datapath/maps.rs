@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, MapData, MapError, PerCpuArray};
 use minicni_common::{
-    Counters, Endpoint,
-    names::{COUNTERS, ENDPOINTS, GENERATIONS, GLOBAL_GENERATION, slot},
+    Counters,
+    names::{COUNTERS, GENERATIONS, GLOBAL_GENERATION, slot},
 };
 use nix::time::{ClockId, clock_gettime};
 
@@ -22,50 +22,6 @@ pub(super) fn is_absence(error: &MapError) -> bool {
         MapError::KeyNotFound => true,
         MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(nix::libc::ENOENT),
         _ => false,
-    }
-}
-
-/// The endpoint map: what each interface is.
-#[derive(Debug)]
-pub struct Endpoints {
-    map: HashMap<MapData, u32, Endpoint>,
-    path: PathBuf,
-}
-
-impl Endpoints {
-    /// Opens the pinned map.
-    pub fn open(pins: &Pins) -> Result<Self, DatapathError> {
-        let path = pins.map(ENDPOINTS);
-        let map = HashMap::try_from(open_map(pins, ENDPOINTS)?).map_err(failed("open", &path))?;
-        Ok(Self { map, path })
-    }
-
-    /// Enters or changes an interface.
-    pub fn insert(&mut self, ifindex: u32, endpoint: &Endpoint) -> Result<(), DatapathError> {
-        self.map.insert(ifindex, endpoint, 0).map_err(failed("insert into", &self.path))
-    }
-
-    /// What is known of an interface.
-    pub fn get(&self, ifindex: u32) -> Result<Option<Endpoint>, DatapathError> {
-        match self.map.get(&ifindex, 0) {
-            Ok(endpoint) => Ok(Some(endpoint)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(failed("read", &self.path)(error)),
-        }
-    }
-
-    /// Removes an interface; says whether it was there.
-    pub fn remove(&mut self, ifindex: u32) -> Result<bool, DatapathError> {
-        match self.map.remove(&ifindex) {
-            Ok(()) => Ok(true),
-            Err(error) if is_absence(&error) => Ok(false),
-            Err(error) => Err(failed("remove from", &self.path)(error)),
-        }
-    }
-
-    /// Every interface, in no order.
-    pub fn all(&self) -> Result<Vec<(u32, Endpoint)>, DatapathError> {
-        self.map.iter().collect::<Result<_, _>>().map_err(failed("read", &self.path))
     }
 }
 

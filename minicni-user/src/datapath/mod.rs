@@ -3,6 +3,7 @@
 
 mod batch;
 mod constants;
+mod endpoints;
 mod error;
 mod flows;
 mod links;
@@ -13,10 +14,11 @@ mod pins;
 mod syscall;
 
 pub use constants::Constants;
+pub use endpoints::Endpoints;
 pub use error::DatapathError;
 pub use flows::{FlowKey, Flows};
 pub use links::{attach_tcx, detach_tcx, has_tcx, links};
 pub use load::{OBJECT, load};
-pub use maps::{Endpoints, Generations, counters};
+pub use maps::{Generations, counters};
 pub use older::adopt;
 pub use pins::{Pins, Programs};

@@ -3,20 +3,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::maps::{HashMap, Map, MapData, MapError};
+use aya::maps::{HashMap, Map, MapData};
 use minicni_common::{
     Endpoint,
     names::{ENDPOINTS, LAYOUT_VERSION},
 };
 
-use super::{
-    DatapathError, Pins,
-    load::{ENDPOINT_SHAPE, open_map},
-    maps::failed,
-};
-
-/// `BPF_NOEXIST` of linux/bpf.h.
-const NOEXIST: u64 = 1;
+use super::{DatapathError, Endpoints, Pins, load::ENDPOINT_SHAPE, maps::failed};
 
 /// Takes the endpoints over from the pins of other layouts, and removes those pins.
 ///
@@ -56,15 +49,11 @@ fn others(pins: &Pins) -> Result<Vec<PathBuf>, DatapathError> {
 fn copy(from: &Path, pins: &Pins) -> Result<(), DatapathError> {
     let old = MapData::from_pin(from).and_then(Map::from_map_data).and_then(HashMap::<_, u32, Endpoint>::try_from);
     let old = old.map_err(failed("open", from))?;
-    let path = pins.map(ENDPOINTS);
-    let mut new = HashMap::try_from(open_map(pins, ENDPOINTS)?).map_err(failed("open", &path))?;
+    let mut new = Endpoints::open(pins)?;
     let endpoints: Vec<_> = old.iter().collect::<Result<_, _>>().map_err(failed("read", from))?;
     for (ifindex, endpoint) in endpoints {
-        match new.insert(ifindex, endpoint, NOEXIST) {
-            // Whoever took over before us was ended half way, or an ADD has entered it anew.
-            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(nix::libc::EEXIST) => {}
-            result => result.map_err(failed("insert into", &path))?,
-        }
+        // Who is there was entered by somebody who took over before us and was ended half way, or anew by an ADD.
+        new.insert_new(ifindex, &endpoint)?;
     }
     Ok(())
 }

@@ -102,7 +102,7 @@ struct Arrival {
 
 /// Load-time constants under which nothing becomes stale by the clock.
 pub(crate) fn patient() -> Constants {
-    Constants { proofs: 8, skipped: 0, refresh: 1 << 32, idle: 1 << 33, grace: 1 << 31, tcp: true }
+    Constants { proofs: 8, skipped: 0, refresh: 1 << 18, idle: 1 << 19, grace: 1 << 17, tcp: true }
 }
 
 /// A time for load-time constants: the programs' clock ticks with the kernel's coarse ones.

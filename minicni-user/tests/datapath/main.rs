@@ -6,6 +6,7 @@
 mod bench;
 mod checksum;
 mod classes;
+mod endpoints;
 mod forged;
 mod fuzz;
 mod ipv4;

@@ -1,22 +1,22 @@
 //! When a flow begins, and when noting it rests.
 
-use std::{cell::RefCell, thread::sleep};
+use std::{cell::RefCell, thread::sleep, time::Duration};
 
 use minicni::datapath::{Constants, Flows};
-use minicni_common::{Reason, names::bucket};
+use minicni_common::{Endpoint, FlowState, Reason, names::bucket};
 use proptest::prelude::*;
 
 use crate::{
-    bench::{BEYOND, Bench, LIMIT, OK, Pod, REDIRECT, jiffies, patient, run},
+    bench::{BEYOND, Bench, LIMIT, OK, Pod, REDIRECT, SHOT, jiffies, patient, run},
     fuzz::runner,
-    packets::Frame,
+    packets::{Frame, Tcp},
 };
 
 /// As the daemon has it.
 const SKIPPED: u32 = 8;
 
 fn real() -> Constants {
-    Constants { skipped: SKIPPED, ..patient() }
+    Constants { skipped: SKIPPED, idle: jiffies(Duration::from_secs(20)), ..patient() }
 }
 
 fn udp(bench: &Bench) -> (Frame, Frame) {
@@ -61,7 +61,7 @@ fn a_flow_begins_with_the_ninth_packet_of_its_tuple_and_needs_eight_proofs_each_
 fn connections_of_a_few_packets_leave_the_cache_empty() {
     run("short", real(), |bench| {
         let (a, b) = (bench.a, bench.b);
-        // Each in a bucket of its own, because where they meet each sixteenth begins at once.
+        // Each in a bucket of its own, because where they meet each 255th begins at once.
         let mut buckets = std::collections::HashSet::new();
         let pairs: Vec<_> = (1000..1400).map(|port| pair(bench, port)).collect();
         for (there, back) in pairs.iter().filter(|(there, _)| buckets.insert(bucket(there.hash()))) {
@@ -75,18 +75,21 @@ fn connections_of_a_few_packets_leave_the_cache_empty() {
     });
 }
 
-/// Ports of which the flows share a bucket.
-fn colliding(bench: &Bench, count: usize) -> Vec<u16> {
+/// As [`pair`], of flows that share a bucket.
+fn colliding(bench: &Bench, count: usize) -> Vec<(Frame, Frame)> {
+    let (a, b) = (bench.a, bench.b);
     let wanted = bucket(pair(bench, 1000).0.hash());
-    (1000..).filter(|port| bucket(pair(bench, *port).0.hash()) == wanted).take(count).collect()
+    let ports = (1000..).flat_map(|port| [(port, 53), (port, 54), (port, 55)]);
+    let pairs = ports.map(|(from, to)| (Frame::udp(a, from, b, to), Frame::udp(b, to, a, from)));
+    pairs.filter(|(there, _)| bucket(there.hash()) == wanted).take(count).collect()
 }
 
 #[test]
 fn flows_that_share_a_bucket_are_all_promoted_though_their_packets_take_turns() {
     run("bucket", real(), |bench| {
         let (a, b) = (bench.a, bench.b);
-        let pairs: Vec<_> = colliding(bench, 3).into_iter().map(|port| pair(bench, port)).collect();
-        for _ in 0..100 {
+        let pairs = colliding(bench, 3);
+        for _ in 0..300 {
             for (there, back) in &pairs {
                 exchange(bench, there, a, b);
                 exchange(bench, back, b, a);
@@ -104,8 +107,7 @@ fn whatever_shares_a_bucket_only_what_leaves_as_it_entered_is_ever_redirected() 
     run("bucket_fuzz", real(), |bench| {
         let (a, b) = (bench.a, bench.b);
         let virtual_end = (bench.virtual_address, 80);
-        let ports = colliding(bench, 4);
-        let pairs: Vec<_> = ports.iter().map(|port| pair(bench, *port)).collect();
+        let pairs = colliding(bench, 4);
         let bench = RefCell::new(bench);
         // Which flow, which way, how often in a row.
         let step = (0..pairs.len(), any::<bool>(), 1..12_u32);
@@ -151,6 +153,136 @@ fn a_direction_of_which_nothing_is_proven_rests_after_64_packets_and_is_tried_ag
         bench.promote(&there, &back);
         bench.expect(&[Reason::Redirected], REDIRECT, |bench| bench.ingress(a, &there.bytes()));
         bench.expect(&[Reason::Redirected], REDIRECT, |bench| bench.ingress(b, &back.bytes()));
+    });
+}
+
+#[test]
+fn what_is_no_flow_yet_and_what_rests_still_has_to_come_from_its_pod() {
+    run("newcomer_spoofed", real(), |bench| {
+        let (a, b) = (bench.a, bench.b);
+        let young = Frame::tcp(a, 1000, b, 80);
+        let resting = Frame::tcp(a, 1001, b, 80);
+        for _ in 0..SKIPPED + 80 {
+            bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(a, &resting.bytes()));
+        }
+        for honest in [young, resting] {
+            let forged = Frame { source_mac: [2, 0, 0, 0, 0, 99], ..honest.clone() };
+            bench.expect(&[Reason::SpoofedMac], SHOT, |bench| bench.ingress(a, &forged.bytes()));
+            let forged = Frame { source_mac: b.mac, ..honest.clone() };
+            bench.expect(&[Reason::SpoofedSource], SHOT, |bench| bench.ingress(b, &forged.bytes()));
+            let forged = Frame { source: (bench.virtual_address, honest.source.1), ..honest.clone() };
+            bench.expect(&[Reason::SpoofedSource], SHOT, |bench| bench.ingress(a, &forged.bytes()));
+            bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(a, &honest.bytes()));
+        }
+    });
+}
+
+#[test]
+fn what_a_pod_that_opted_out_sends_is_counted_as_such_from_its_first_packet_on() {
+    run("newcomer_opted_out", real(), |bench| {
+        let (a, frame) = (bench.a, udp(bench).0.bytes());
+        for flag in [Endpoint::NO_FAST_PATH, Endpoint::NO_SPOOF_CHECK] {
+            bench.enter(a, flag);
+            for _ in 0..2 * SKIPPED {
+                bench.expect(&[Reason::OptedOut], OK, |bench| bench.ingress(a, &frame));
+            }
+        }
+    });
+}
+
+#[test]
+fn the_end_of_a_connection_that_rests_is_seen() {
+    run("rest_end", real(), |bench| {
+        let (a, b) = (bench.a, bench.b);
+        let frame = Frame::tcp(a, 1000, b, 80);
+        for _ in 0..SKIPPED + 80 {
+            bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(a, &frame.bytes()));
+        }
+        assert!(bench.direction_from(a).noted != 0);
+        let fin = frame.flags(Tcp::Fin).bytes();
+        bench.expect(&[Reason::TcpControl], OK, |bench| bench.ingress(a, &fin));
+        assert_eq!(bench.flow().state, FlowState::Closing as u32);
+    });
+}
+
+#[test]
+fn what_is_silent_for_the_idle_limit_after_its_end_begins_anew_without_a_syn_and_no_sooner() {
+    run("silent", Constants { idle: jiffies(LIMIT), ..patient() }, |bench| {
+        let (a, b) = (bench.a, bench.b);
+        let (there, back) = (Frame::tcp(a, 1000, b, 80), Frame::tcp(b, 80, a, 1000));
+        bench.promote(&there, &back);
+        let fin = there.flags(Tcp::Fin).bytes();
+        bench.expect(&[Reason::TcpControl, Reason::Demoted], OK, |bench| bench.ingress(a, &fin));
+        // The other end still has something to say, with pauses.
+        for _ in 0..4 {
+            bench.through_the_stack(b, a, &back, Reason::Closing, &[]);
+            sleep(LIMIT / 3);
+        }
+        bench.through_the_stack(b, a, &back, Reason::Closing, &[]);
+        sleep(BEYOND);
+        bench.promote(&there, &back);
+        bench.expect(&[Reason::Redirected], REDIRECT, |bench| bench.ingress(a, &there.bytes()));
+    });
+}
+
+/// As [`colliding`], of TCP.
+fn colliding_tcp(bench: &Bench, count: usize) -> Vec<(Frame, Frame)> {
+    let tcp = |frame: Frame| Frame { tcp: Some(Tcp::Ack), ..frame };
+    let (a, b) = (bench.a, bench.b);
+    let of = |from: u16, to: u16| (tcp(Frame::udp(a, from, b, to)), tcp(Frame::udp(b, to, a, from)));
+    let wanted = bucket(of(1000, 80).0.hash());
+    let ports = (1000..).flat_map(|port| [(port, 80), (port, 81), (port, 82)]);
+    ports.map(|(from, to)| of(from, to)).filter(|(there, _)| bucket(there.hash()) == wanted).take(count).collect()
+}
+
+#[test]
+fn a_connection_whose_syn_nobody_looked_at_is_promoted_whoever_is_noted_in_its_bucket() {
+    run("unseen_syn", Constants { idle: jiffies(LIMIT), ..real() }, |bench| {
+        let (a, b) = (bench.a, bench.b);
+        let [(there, back), (other, other_back)] = colliding_tcp(bench, 2).try_into().unwrap();
+        let learn = |bench: &mut Bench, there: &Frame, back: &Frame| {
+            for _ in 0..SKIPPED / 2 {
+                bench.through_the_stack(a, b, there, Reason::Learning, &[]);
+                bench.through_the_stack(b, a, back, Reason::Learning, &[]);
+            }
+        };
+        learn(bench, &there, &back);
+        bench.promote(&there, &back);
+        let (syn, fin) = (there.flags(Tcp::Syn).bytes(), there.flags(Tcp::Fin).bytes());
+        bench.expect(&[Reason::TcpControl, Reason::Demoted], OK, |bench| bench.ingress(a, &fin));
+        bench.through_the_stack(b, a, &back, Reason::Closing, &[]);
+        sleep(BEYOND + Duration::from_millis(300));
+        bench.expect(&[Reason::TcpControl], OK, |bench| bench.ingress(a, &syn));
+        // The cache has to be asked about this bucket from now on, and still has the end of the connection before.
+        learn(bench, &other, &other_back);
+        bench.promote(&other, &other_back);
+        bench.promote(&there, &back);
+        bench.expect(&[Reason::Redirected], REDIRECT, |bench| bench.ingress(a, &there.bytes()));
+        bench.expect(&[Reason::Redirected], REDIRECT, |bench| bench.ingress(a, &other.bytes()));
+    });
+}
+
+#[test]
+fn a_flow_that_goes_on_after_the_idle_limit_is_not_taken_for_its_own_twin() {
+    let limit = jiffies(LIMIT);
+    run("resumed", Constants { refresh: limit, idle: limit, ..real() }, |bench| {
+        let (a, b) = (bench.a, bench.b);
+        let [(there, back), (other, _)] = colliding(bench, 2).try_into().unwrap();
+        for _ in 0..SKIPPED / 2 {
+            bench.through_the_stack(a, b, &there, Reason::Learning, &[]);
+            bench.through_the_stack(b, a, &back, Reason::Learning, &[]);
+        }
+        bench.promote(&there, &back);
+        sleep(LIMIT * 3 / 2);
+        // A short connection is the newcomer in its bucket.
+        bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(a, &other.bytes()));
+        let routed = there.routed(b.mac, b.host_mac).bytes();
+        for _ in 0..SKIPPED {
+            bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(a, &there.bytes()));
+            bench.expect(&[], OK, |bench| bench.egress_untagged(a.ifindex, b, &routed));
+        }
+        bench.expect(&[Reason::Stale, Reason::Demoted], OK, |bench| bench.ingress(a, &there.bytes()));
+        bench.expect(&[Reason::Proof], OK, |bench| bench.egress(a.ifindex, &there, b, &routed));
     });
 }
 

@@ -73,15 +73,13 @@ impl Frame {
         match (source, destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let word = |address: std::net::Ipv4Addr| u32::from_ne_bytes(address.octets());
-                let ends = ((word(source), source_port), (word(destination), destination_port));
-                let (key, direction) = FlowKey4::new(ends.0, ends.1, protocol);
-                (key.hash(), direction)
+                let (from, to) = ((word(source), source_port), (word(destination), destination_port));
+                (FlowKey4::hash(from, to, protocol), FlowKey4::new(from, to, protocol).1)
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 let word = |address: std::net::Ipv6Addr| u128::from_ne_bytes(address.octets());
-                let ends = ((word(source), source_port), (word(destination), destination_port));
-                let (key, direction) = FlowKey6::new(ends.0, ends.1, protocol);
-                (key.hash(), direction)
+                let (from, to) = ((word(source), source_port), (word(destination), destination_port));
+                (FlowKey6::hash(from, to, protocol), FlowKey6::new(from, to, protocol).1)
             }
             _ => panic!("from {source} to {destination}"),
         }

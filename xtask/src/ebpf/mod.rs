@@ -118,9 +118,15 @@ fn mangled_name(object: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(name).into_owned())
 }
 
-/// Compiler flags: BTF for the maps, and no path of this machine in the object.
+/// Compiler flags: BTF for the maps, loads of whole words where a packet's alignment promises halves (the kernels that we
+/// run on take them, `NET_IP_ALIGN` and `CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS`), and no path of this machine in the object.
 fn flags(toolchain: &Toolchain) -> Result<Vec<String>> {
-    let mut flags = vec!["--cfg=bpf_target_arch=\"x86_64\"".into(), "-Cdebuginfo=2".into(), "-Clink-arg=--btf".into()];
+    let mut flags = vec![
+        "--cfg=bpf_target_arch=\"x86_64\"".into(),
+        "-Cdebuginfo=2".into(),
+        "-Clink-arg=--btf".into(),
+        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access".into(),
+    ];
     let mut remap = |from: &Path, to: &str| flags.push(format!("--remap-path-prefix={}={to}", from.display()));
     remap(command::root(), "/minicni");
     remap(&toolchain.sysroot.join("lib/rustlib/src/rust"), "/rust");
