@@ -45,16 +45,18 @@ impl FlowKey4 {
     #[must_use]
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "an end is made of an address and a port")]
-    pub const fn new(source: (u32, u16), destination: (u32, u16), protocol: u8) -> (Self, u32) {
+    pub fn new(source: (u32, u16), destination: (u32, u16), protocol: u8) -> (Self, u32) {
         let (source, destination) = (end(source.0, source.1), end(destination.0, destination.1));
         // Without a branch, which would be mispredicted again and again where packets go both ways by turns. Both are shorter
-        // than a word, so the difference has its first bit set if the source is greater.
-        let swapped = destination.wrapping_sub(source) >> (u64::BITS - 1);
+        // than a word, so all bits above them are set in the difference if the source is greater. Not the last of these, by
+        // which a compiler knows a comparison and makes a branch of it.
+        let swapped = destination.wrapping_sub(source) >> END_BITS & 1;
         let difference = (source ^ destination) & swapped.wrapping_neg();
         let (first, second) = (source ^ difference, destination ^ difference);
-        let addresses = [((first >> 16) as u32).to_ne_bytes(), ((second >> 16) as u32).to_ne_bytes()];
         let ports = [u16::from_be(first as u16), u16::from_be(second as u16)];
-        (Self { addresses, ports, protocol: protocol as u32 }, swapped as u32)
+        // Of whole words, as those who look for the key read it: a load from what several stores wrote waits for all of them.
+        let key = [(first >> 16) as u32, (second >> 16) as u32, bytemuck::cast(ports), u32::from(protocol)];
+        (bytemuck::cast(key), swapped as u32)
     }
 
     /// For [`tag`] and [`Bucket`]: the same for packets of both directions, and cheaper to have than their key. Ends are as in
@@ -84,6 +86,9 @@ impl FlowKey6 {
         mix(fold(source.0, source.1), fold(destination.0, destination.1), protocol)
     }
 }
+
+/// Bits of an [`end`].
+const END_BITS: u32 = u32::BITS + u16::BITS;
 
 /// An end of an IPv4 flow as one word. The port as the machine loads it, because turning its bytes around costs.
 #[inline(always)]

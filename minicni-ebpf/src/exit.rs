@@ -3,7 +3,7 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    bindings::{bpf_fib_lookup, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1},
+    bindings::{bpf_fib_lookup, bpf_redir_neigh},
     helpers::{bpf_fib_lookup as ask_routes, bpf_redirect_neigh},
     programs::TcContext,
 };
@@ -118,6 +118,8 @@ pub fn mark(ctx: &TcContext, mark: u32, priority: u32) {
     }
 }
 
+const _: () = assert!(size_of::<bpf_redir_neigh>() == 5 * size_of::<u32>());
+
 /// Sends the packet to a neighbour, with the MAC address that the kernel has for it now. Gives the verdict.
 ///
 /// The neighbour is named. Otherwise the helper would ask the routes itself for every packet, and not as the stack does:
@@ -126,11 +128,13 @@ pub fn mark(ctx: &TcContext, mark: u32, priority: u32) {
 /// `ip_route_output_key_hash_rcu` in <https://elixir.bootlin.com/linux/v6.12/source/net/ipv4/route.c>.
 #[inline(always)]
 pub fn to_neighbour(out: u32, family: u16, address: [u32; 4]) -> i32 {
-    let mut neighbour = bpf_redir_neigh {
-        nh_family: u32::from(family),
-        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: address },
-    };
+    let mut neighbour = MaybeUninit::<bpf_redir_neigh>::uninit();
+    // One by one, because two at once are no aligned word of the stack, which the verifier wants.
+    for (index, word) in [u32::from(family), address[0], address[1], address[2], address[3]].into_iter().enumerate() {
+        // SAFETY: the struct is made of these five words.
+        unsafe { neighbour.as_mut_ptr().cast::<u32>().add(index).write_volatile(word) };
+    }
     let size = size_of::<bpf_redir_neigh>() as i32;
     // SAFETY: the helper copies the neighbour, and takes any index; one that does not exist drops the packet.
-    unsafe { bpf_redirect_neigh(out, &raw mut neighbour, size, 0) as i32 }
+    unsafe { bpf_redirect_neigh(out, neighbour.as_mut_ptr(), size, 0) as i32 }
 }

@@ -68,14 +68,6 @@ pub fn exit(direction: &Direction) -> [u64; 2] {
     unsafe { (&raw const direction.exit).cast::<[u64; 2]>().read() }
 }
 
-/// Of an exit to a pod: the Ethernet addresses that the stack wrote, as [`Frame`](crate::parse::Frame) has them.
-#[inline(always)]
-pub fn ethernet(exit: [u64; 2]) -> [u16; 6] {
-    // SAFETY: both are sixteen bytes in which any bit pattern is valid.
-    let [one, two, three, four, five, six, ..]: [u16; 8] = unsafe { core::mem::transmute(exit) };
-    [one, two, three, four, five, six]
-}
-
 /// Of an exit to a neighbour: the neighbour's address.
 #[inline(always)]
 pub fn next_hop(exit: [u64; 2]) -> [u32; 4] {
@@ -161,7 +153,7 @@ pub fn is_closing(flow: *mut Flow, now: u64) -> bool {
     if state(flow) != CLOSING {
         return false;
     }
-    if age(direction(flow, 0), now) > maps::idle() {
+    if is_older(direction(flow, 0), maps::idle(), now) {
         restart(flow, OBSERVED, now);
         return false;
     }
@@ -169,43 +161,43 @@ pub fn is_closing(flow: *mut Flow, now: u64) -> bool {
     true
 }
 
-/// Jiffies since a direction was noted; 0 where another CPU did so later than now.
+/// Whether a direction was noted more than so many jiffies ago. One that another CPU noted later than now was not; as numbers
+/// with a sign, so that this costs no branch of its own.
 #[inline(always)]
-pub fn age(direction: &Direction, now: u64) -> u64 {
-    now.saturating_sub(direction.noted_at)
+pub fn is_older(direction: &Direction, limit: u64, now: u64) -> bool {
+    now.wrapping_sub(direction.noted_at).cast_signed() > limit.cast_signed()
 }
 
 /// Whether a packet of this direction that the stack has is overdue, or too many are.
 #[inline(always)]
-fn lost(direction: &Direction, age: u64) -> bool {
+fn lost(direction: &Direction, now: u64) -> bool {
     let pending = direction.noted.wrapping_sub(direction.proofs);
-    pending != 0 && (pending > IN_FLIGHT || age > maps::grace())
+    pending != 0 && (pending > IN_FLIGHT || is_older(direction, maps::grace(), now))
 }
 
 /// Whether what was noted of this direction no longer counts for a packet entering at `ifindex` now.
 #[inline(always)]
 pub fn void(flow: *const Flow, direction: &Direction, ifindex: u32, now: u64) -> bool {
-    let age = age(direction, now);
     generation(flow) != maps::global_generation()
         || direction.noted != 0
             && (direction.in_ifindex != ifindex
                 || direction.generation != maps::generation(ifindex)
-                || age > maps::idle()
-                || lost(direction, age))
+                || is_older(direction, maps::idle(), now)
+                || lost(direction, now))
 }
 
 /// Whether what was noted of the other direction is too old for a direction that begins now. While nothing of a flow is noted
 /// nobody looks out for its twins: [`is_watched`](crate::sketch::is_watched).
 #[inline(always)]
 pub fn forgotten(direction: &Direction, other: &Direction, now: u64) -> bool {
-    direction.noted == 0 && other.noted != 0 && age(other, now) > maps::idle()
+    direction.noted == 0 && other.noted != 0 && is_older(other, maps::idle(), now)
 }
 
 /// Whether noting this direction is of no use for now: a window of packets was noted, and none of them proven. It is
 /// translated or dropped, or leaves where nobody looks. After the grace time it is void, and tried again.
 #[inline(always)]
 pub fn rests(direction: &Direction, now: u64) -> bool {
-    direction.noted >= WINDOW && direction.proofs == 0 && age(direction, now) <= maps::grace()
+    direction.noted >= WINDOW && direction.proofs == 0 && !is_older(direction, maps::grace(), now)
 }
 
 /// Whether packets of this class are of the DSCP that was proven of a direction. The bits of ECN, which queues set, make no
@@ -313,7 +305,7 @@ fn set_tag(ctx: &TcContext, tag: u16) {
 /// Whether a packet of this direction is expected from the stack.
 #[inline(always)]
 pub fn expected(direction: &Direction, now: u64) -> bool {
-    direction.noted != direction.proofs && age(direction, now) <= maps::grace()
+    direction.noted != direction.proofs && !is_older(direction, maps::grace(), now)
 }
 
 /// Whether this direction has its proofs, and nothing that it noted is missing.

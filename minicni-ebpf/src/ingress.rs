@@ -143,15 +143,12 @@ fn redirect<H: Header>(ctx: &TcContext, packet: &Packet<H>, direction: u32, flow
     let ifindex = interface(ctx);
     let there: &Direction = flow::direction(flow, direction);
     let back: &Direction = flow::direction(flow, direction ^ 1);
-    let age = flow::age(there, now);
-    let (out, family, exit) = (there.out_ifindex, there.next_hop_family, flow::exit(there));
-    let (mark, priority) = (there.mark, there.priority);
     if there.in_ifindex != ifindex
         || packet.glance.is_control()
         || packet.ttl <= 1
         || !flow::is_of_class(there, packet.class)
-        || age > maps::refresh()
-        || there.noted != there.proofs && age > maps::grace()
+        || flow::is_older(there, maps::refresh(), now)
+        || there.noted != there.proofs && flow::is_older(there, maps::grace(), now)
         || parse::wire_length(ctx, packet) > there.length
         || there.generation != maps::generation(ifindex)
         || back.generation != maps::generation(back.in_ifindex)
@@ -159,6 +156,9 @@ fn redirect<H: Header>(ctx: &TcContext, packet: &Packet<H>, direction: u32, flow
     {
         return None;
     }
+    // Not before, because nothing that is read stays in a register while a map is asked.
+    let (out, family, exit) = (there.out_ifindex, there.next_hop_family, flow::exit(there));
+    let (mark, priority) = (there.mark, there.priority);
     // The state is read once more, last. An entry that was evicted since the lookup and taken by another flow begins as observed
     // and with a length of 0, so what was read above cannot be half of the one and half of the other.
     if flow::state(flow) != flow::PROMOTED {
@@ -168,7 +168,7 @@ fn redirect<H: Header>(ctx: &TcContext, packet: &Packet<H>, direction: u32, flow
     // SAFETY: `headers` found the whole struct inside the packet, and IP headers are packed as it is.
     unsafe {
         if family == 0 {
-            (*frame).ethernet = flow::ethernet(exit);
+            Frame::set_ethernet(frame, exit);
         }
         (*(&raw mut (*frame).ip)).decrement_ttl(ctx);
     }

@@ -44,6 +44,23 @@ impl<H> Frame<H> {
     const IP: usize = offset_of!(Self, ip);
     /// Where the TCP or UDP header begins.
     const TRANSPORT: usize = offset_of!(Self, source_port);
+
+    /// Writes the Ethernet addresses, which are the first twelve of sixteen bytes, in as few words as there are.
+    ///
+    /// # Safety
+    ///
+    /// The Ethernet header is inside the packet.
+    #[inline(always)]
+    pub unsafe fn set_ethernet(frame: *mut Self, addresses: [u64; 2]) {
+        // SAFETY: both are eight bytes in which any bit pattern is valid.
+        let [rest, _]: [u32; 2] = unsafe { core::mem::transmute(addresses[1]) };
+        // SAFETY: these are the twelve bytes of the field.
+        unsafe {
+            let start = (&raw mut (*frame).ethernet).cast::<u64>();
+            start.write_unaligned(addresses[0]);
+            start.add(1).cast::<u32>().write_unaligned(rest);
+        }
+    }
 }
 
 /// What a frame says at first sight to be: a packet of TCP or UDP. Its lengths may still be lies.
