@@ -68,6 +68,37 @@ pub fn exit(direction: &Direction) -> [u64; 2] {
     unsafe { (&raw const direction.exit).cast::<[u64; 2]>().read() }
 }
 
+/// Where a direction leaves the host, as [`Direction`] has it.
+pub struct WayOut {
+    pub ifindex: u32,
+    pub family: u16,
+    pub mark: u32,
+    pub priority: u32,
+    pub exit: [u64; 2],
+}
+
+/// Where a direction in the map leaves the host, read now.
+#[inline(always)]
+pub fn way_out(direction: *const Direction) -> WayOut {
+    // SAFETY: as in `direction` and `exit`.
+    unsafe {
+        WayOut {
+            ifindex: (&raw const (*direction).out_ifindex).read_volatile(),
+            family: (&raw const (*direction).next_hop_family).read_volatile(),
+            mark: (&raw const (*direction).mark).read_volatile(),
+            priority: (&raw const (*direction).priority).read_volatile(),
+            exit: (&raw const (*direction).exit).cast::<[u64; 2]>().read_volatile(),
+        }
+    }
+}
+
+/// Where a direction in the map enters the host, read now.
+#[inline(always)]
+pub fn entrance(direction: *const Direction) -> u32 {
+    // SAFETY: as in `direction`.
+    unsafe { (&raw const (*direction).in_ifindex).read_volatile() }
+}
+
 /// Of an exit to a neighbour: the neighbour's address.
 #[inline(always)]
 pub fn next_hop(exit: [u64; 2]) -> [u32; 4] {

@@ -11,7 +11,8 @@ use aya_log_ebpf::debug;
 use minicni_common::{Bucket, Direction, Endpoint, EndpointKind, Flow, Reason};
 
 use crate::{
-    drop, exit, flow,
+    drop, exit,
+    flow::{self, WayOut},
     header::Header,
     ipv4::Ipv4,
     ipv6::Ipv6,
@@ -143,8 +144,7 @@ fn redirect<H: Header>(ctx: &TcContext, packet: &Packet<H>, direction: u32, flow
     let ifindex = interface(ctx);
     let there: &Direction = flow::direction(flow, direction);
     let back: &Direction = flow::direction(flow, direction ^ 1);
-    if there.in_ifindex != ifindex
-        || packet.glance.is_control()
+    if packet.glance.is_control()
         || packet.ttl <= 1
         || !flow::is_of_class(there, packet.class)
         || flow::is_older(there, maps::refresh(), now)
@@ -156,12 +156,12 @@ fn redirect<H: Header>(ctx: &TcContext, packet: &Packet<H>, direction: u32, flow
     {
         return None;
     }
-    // Not before, because nothing that is read stays in a register while a map is asked.
-    let (out, family, exit) = (there.out_ifindex, there.next_hop_family, flow::exit(there));
-    let (mark, priority) = (there.mark, there.priority);
-    // The state is read once more, last. An entry that was evicted since the lookup and taken by another flow begins as observed
-    // and with a length of 0, so what was read above cannot be half of the one and half of the other.
-    if flow::state(flow) != flow::PROMOTED {
+    // Not before, because what is read has to be kept while a map is asked.
+    let WayOut { ifindex: out, family, mark, priority, exit } = flow::way_out(there);
+    // These two last. Another CPU may evict the entry or have the flow begin anew meanwhile, and what was read above would be
+    // half of the one and half of the other. Words are cleared one after the other, mostly upwards: then the interface is gone
+    // before the way out is, and of a copy downwards it is the state that goes first.
+    if flow::entrance(there) != ifindex || flow::state(flow) != flow::PROMOTED {
         return None;
     }
     let frame = parse::headers::<H>(ctx, size_of::<Frame<H>>())?;

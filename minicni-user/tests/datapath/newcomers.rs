@@ -75,12 +75,12 @@ fn connections_of_a_few_packets_leave_the_cache_empty() {
     });
 }
 
-/// As [`pair`], of flows that share a bucket.
-fn colliding(bench: &Bench, count: usize) -> Vec<(Frame, Frame)> {
+/// As [`pair`], of flows that share a bucket, and of frames that are made like this.
+fn colliding(bench: &Bench, frame: fn(Pod, u16, Pod, u16) -> Frame, count: usize) -> Vec<(Frame, Frame)> {
     let (a, b) = (bench.a, bench.b);
-    let wanted = bucket(pair(bench, 1000).0.hash());
+    let wanted = bucket(frame(a, 1000, b, 53).hash());
     let ports = (1000..).flat_map(|port| [(port, 53), (port, 54), (port, 55)]);
-    let pairs = ports.map(|(from, to)| (Frame::udp(a, from, b, to), Frame::udp(b, to, a, from)));
+    let pairs = ports.map(|(from, to)| (frame(a, from, b, to), frame(b, to, a, from)));
     pairs.filter(|(there, _)| bucket(there.hash()) == wanted).take(count).collect()
 }
 
@@ -88,7 +88,7 @@ fn colliding(bench: &Bench, count: usize) -> Vec<(Frame, Frame)> {
 fn flows_that_share_a_bucket_are_all_promoted_though_their_packets_take_turns() {
     run("bucket", real(), |bench| {
         let (a, b) = (bench.a, bench.b);
-        let pairs = colliding(bench, 3);
+        let pairs = colliding(bench, Frame::udp, 3);
         for _ in 0..300 {
             for (there, back) in &pairs {
                 exchange(bench, there, a, b);
@@ -107,7 +107,7 @@ fn whatever_shares_a_bucket_only_what_leaves_as_it_entered_is_ever_redirected() 
     run("bucket_fuzz", real(), |bench| {
         let (a, b) = (bench.a, bench.b);
         let virtual_end = (bench.virtual_address, 80);
-        let pairs = colliding(bench, 4);
+        let pairs = colliding(bench, Frame::udp, 4);
         let bench = RefCell::new(bench);
         // Which flow, which way, how often in a row.
         let step = (0..pairs.len(), any::<bool>(), 1..12_u32);
@@ -225,21 +225,11 @@ fn what_is_silent_for_the_idle_limit_after_its_end_begins_anew_without_a_syn_and
     });
 }
 
-/// As [`colliding`], of TCP.
-fn colliding_tcp(bench: &Bench, count: usize) -> Vec<(Frame, Frame)> {
-    let tcp = |frame: Frame| Frame { tcp: Some(Tcp::Ack), ..frame };
-    let (a, b) = (bench.a, bench.b);
-    let of = |from: u16, to: u16| (tcp(Frame::udp(a, from, b, to)), tcp(Frame::udp(b, to, a, from)));
-    let wanted = bucket(of(1000, 80).0.hash());
-    let ports = (1000..).flat_map(|port| [(port, 80), (port, 81), (port, 82)]);
-    ports.map(|(from, to)| of(from, to)).filter(|(there, _)| bucket(there.hash()) == wanted).take(count).collect()
-}
-
 #[test]
 fn a_connection_whose_syn_nobody_looked_at_is_promoted_whoever_is_noted_in_its_bucket() {
     run("unseen_syn", Constants { idle: jiffies(LIMIT), ..real() }, |bench| {
         let (a, b) = (bench.a, bench.b);
-        let [(there, back), (other, other_back)] = colliding_tcp(bench, 2).try_into().unwrap();
+        let [(there, back), (other, other_back)] = colliding(bench, Frame::tcp, 2).try_into().unwrap();
         let learn = |bench: &mut Bench, there: &Frame, back: &Frame| {
             for _ in 0..SKIPPED / 2 {
                 bench.through_the_stack(a, b, there, Reason::Learning, &[]);
@@ -267,7 +257,7 @@ fn a_flow_that_goes_on_after_the_idle_limit_is_not_taken_for_its_own_twin() {
     let limit = jiffies(LIMIT);
     run("resumed", Constants { refresh: limit, idle: limit, ..real() }, |bench| {
         let (a, b) = (bench.a, bench.b);
-        let [(there, back), (other, _)] = colliding(bench, 2).try_into().unwrap();
+        let [(there, back), (other, _)] = colliding(bench, Frame::udp, 2).try_into().unwrap();
         for _ in 0..SKIPPED / 2 {
             bench.through_the_stack(a, b, &there, Reason::Learning, &[]);
             bench.through_the_stack(b, a, &back, Reason::Learning, &[]);
