@@ -1,17 +1,16 @@
 //! Processes that another run may have started: ended by a file descriptor, which no later process inherits as it does a
 //! number.
 
-use std::{os::fd::OwnedFd, time::Duration};
+use std::{
+    os::fd::{AsFd as _, OwnedFd},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::wait::{WaitPidFlag, waitpid},
-    unistd::Pid,
-};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::{
     io::Errno,
-    process::{self, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+    process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid},
 };
 
 /// A process that was there when it was looked for.
@@ -24,10 +23,11 @@ pub(super) struct Running {
 impl Running {
     /// The process with a number; none if there is none.
     pub(super) fn find(pid: i32) -> Result<Option<Self>> {
-        let Some(raw) = process::Pid::from_raw(pid) else { return Ok(None) };
-        match pidfd_open(raw, PidfdFlags::empty()) {
-            Ok(fd) => Ok(Some(Self { pid: Pid::from_raw(pid), fd })),
-            Err(Errno::SRCH) => Ok(None),
+        let Some(pid) = Pid::from_raw(pid) else { return Ok(None) };
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(fd) => Ok(Some(Self { pid, fd })),
+            // The number may be that of a thread, of a group or of a session by now, which kernels say differently.
+            Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => Ok(None),
             Err(error) => Err(error).with_context(|| format!("look for process {pid}")),
         }
     }
@@ -40,15 +40,15 @@ impl Running {
         }
     }
 
-    /// Waits until all its threads have ended, and says whether they have. Then its files are closed and its locks are
-    /// free, as they need not be when its command line is empty or its first thread is a zombie.
+    /// Waits until all its threads have ended, and says whether they have. Then its files are closed, and locks that no child
+    /// has inherited are free, as they need not be when its command line is empty or its first thread is a zombie.
     /// <https://elixir.bootlin.com/linux/v6.12/source/kernel/exit.c#L895>
     pub(super) fn ends_within(&self, limit: Duration) -> Result<bool> {
         let limit = PollTimeout::try_from(limit).context("the limit is too long")?;
-        let ended = poll(&mut [PollFd::new(std::os::fd::AsFd::as_fd(&self.fd), PollFlags::POLLIN)], limit)? > 0;
+        let ended = poll(&mut [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)], limit)? > 0;
         if ended {
             // Where it is our child, it has to be waited for.
-            let _ = waitpid(self.pid, Some(WaitPidFlag::WNOHANG));
+            let _ = waitid(WaitId::PidFd(self.fd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
         }
         Ok(ended)
     }
@@ -71,8 +71,6 @@ mod tests {
         for _ in 0..20 {
             let mut command = Command::new("flock");
             command.arg("--no-fork").arg(&path).args(["sleep", "60"]).stdin(Stdio::null());
-            // It is waited for below.
-            #[expect(clippy::zombie_processes, reason = "`ends_within` waits for it")]
             let process = Running::find(command.spawn().unwrap().id().cast_signed()).unwrap().unwrap();
             while file.try_lock().is_ok() {
                 file.unlock().unwrap();
