@@ -86,7 +86,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             };
             return traps::run(arguments, &programs);
         }
-        Some(Part::Kernels(arguments)) => return kernels::smoke(arguments),
+        Some(Part::Kernels(arguments)) => {
+            // Guests have the files of this machine, and no network by which to fetch others.
+            debian::need(&TOOLS)?;
+            traps::need_tools(true)?;
+            return kernels::smoke(arguments);
+        }
         None => {}
     }
     if arguments.unprivileged {

@@ -12,6 +12,9 @@ use super::{kernel::Release, wiring};
 /// Random packets for each property of the datapath.
 const CASES: &str = "PROPTEST_CASES=8";
 
+/// What is promised within a time takes longer in an emulated guest that shares its machine with another.
+const SLOWER: &str = "MINICNI_TEST_SLOWER=5";
+
 /// What is run in a guest of its own.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -56,7 +59,7 @@ impl Part {
     pub(super) fn words(self, release: Release, built: &Built, only: &[String]) -> Vec<OsString> {
         match self {
             Self::Packets => [CASES.into(), built.test("datapath").into(), "--test-threads=1".into()].into(),
-            Self::Wiring => ["sh".into(), "-c".into(), wiring_script(release, built).into()].into(),
+            Self::Wiring => [SLOWER.into(), "sh".into(), "-c".into(), wiring_script(release, built).into()].into(),
             Self::Traps => {
                 let mut words: Vec<OsString> = vec![built.xtask.clone().into()];
                 words.extend(["test", "traps", "--quick", "--programs"].map(OsString::from));

@@ -69,13 +69,19 @@ const IPVS_TOOLS: [Tool; 2] = [
     Tool { program: "ipset", package: "ipset", purpose: "one set of rules asks its sets" },
 ];
 
+/// Installs what is missing of the programs that the table is made with.
+pub(crate) fn need_tools(with_ipvs: bool) -> Result<()> {
+    debian::need(&TOOLS)?;
+    if with_ipvs {
+        debian::need(&IPVS_TOOLS)?;
+    }
+    Ok(())
+}
+
 /// Looks at every cell, shows what came of it, and fails if one is not as promised.
 pub(crate) fn run(arguments: &Arguments, programs: &Programs) -> Result<()> {
     lab::need_root()?;
-    debian::need(&TOOLS)?;
-    if missing(Rules::Ipvs).is_none() {
-        debian::need(&IPVS_TOOLS)?;
-    }
+    need_tools(missing(Rules::Ipvs).is_none())?;
     let _alone = alone()?;
     let start = Instant::now();
     let step = |text: &str| eprintln!("[{:>5.1} s] {text}", start.elapsed().as_secs_f64());

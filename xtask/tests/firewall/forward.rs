@@ -6,7 +6,8 @@ use minicni::daemon::firewall;
 use xtask::lab::{Lab, Node, rules};
 
 use super::{
-    IPTABLES, PORT, SECOND, eventually, iptables, nodes, problems, reacts, ruleset, saved, seen, settle, without_ours,
+    IPTABLES, PORT, SECOND, eventually, iptables, nodes, problems, promised, reacts, ruleset, saved, seen, settle,
+    without_ours,
 };
 
 /// As Docker and ufw leave them: a policy of DROP, and rules and chains of their own.
@@ -50,7 +51,7 @@ fn pods_talk_beside_a_forward_policy_of_drop_and_nothing_else_of_the_rules_chang
         for program in IPTABLES {
             iptables(node, &format!("{program}-{backend} -F MINICNI-FORWARD"));
         }
-        eventually(2 * SECOND, "the rules are back", || saved(node, backend) == now);
+        eventually(promised(2 * SECOND), "the rules are back", || saved(node, backend) == now);
         node.stop_daemon().unwrap();
         let errors = node.netns.run(firewall::remove).unwrap();
         assert!(errors.is_empty(), "{errors:?}");

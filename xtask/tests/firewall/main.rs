@@ -28,6 +28,11 @@ const REACTION: Duration = Duration::from_secs(5);
 const DOOR: [&str; 2] = ["203.0.113.1", "fd99::1"];
 const OUTSIDE: [&str; 2] = ["203.0.113.9", "fd99::9"];
 
+/// A time within which something is promised, where the machine is so many times slower as is said to us.
+fn promised(limit: Duration) -> Duration {
+    limit * std::env::var("MINICNI_TEST_SLOWER").map_or(1, |factor| factor.parse().unwrap())
+}
+
 /// Nodes of both families, without daemons.
 fn nodes(name: &str, count: u8) -> Lab {
     Lab::with_families(&format!("mnifire-{name}"), count, Programs::beside_us().unwrap(), Families::Dual).unwrap()
