@@ -161,21 +161,26 @@ pub(crate) fn netns_path(name: &str) -> PathBuf {
     Path::new(NETNS_DIR).join(name)
 }
 
-/// Removes everything that a lab of this name made, whoever made it and however far it came.
+/// Removes everything that a lab of this name made, whoever made it and however far it came. What cannot be ended keeps
+/// nothing else from it, but the lab's directory, which says to the next run what there is.
 pub fn clean(name: &str) -> Result<()> {
     let dir = directory(name);
+    let mut errors = Vec::new();
     for node in entries(&dir)? {
-        stop_daemon(&node.join("daemon.pid"))?;
-        runtime::end(&node)?;
-        kubernetes::end_all(&node.join(kubernetes::DIRECTORY))?;
+        let kubernetes = node.join(kubernetes::DIRECTORY);
+        let ended = [stop_daemon(&node.join("daemon.pid")), runtime::end(&node), kubernetes::end_all(&kubernetes)];
+        errors.extend(ended.into_iter().filter_map(Result::err));
         let bpf = node.join("bpf");
         // A mount of bpffs takes its pins along. Twice mounted, twice unmounted.
         while umount2(&bpf, MntFlags::MNT_DETACH).is_ok() {}
     }
     for netns in entries(Path::new(NETNS_DIR))? {
         if netns.file_name().is_some_and(|file| file.to_string_lossy().starts_with(&format!("{name}-"))) {
-            Netns::delete_named(&netns)?;
+            errors.extend(Netns::delete_named(&netns).err().map(anyhow::Error::from));
         }
+    }
+    if !errors.is_empty() {
+        bail!("{}", errors.iter().map(|error| format!("{error:#}")).collect::<Vec<_>>().join("; "));
     }
     match fs::remove_dir_all(&dir) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
