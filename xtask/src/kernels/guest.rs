@@ -24,6 +24,8 @@ const SCRIPT: &str = include_str!("guest.sh");
 const VIRTIOFSD: [&str; 2] = ["/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd"];
 const QEMU: Tool =
     Tool { program: "qemu-system-x86_64", package: "qemu-system-x86", purpose: "other kernels are booted in it" };
+/// How the directories of guests begin. The process id of their owner follows.
+const PREFIX: &str = "minicni-guest.";
 /// How long virtiofsd may take until it listens.
 const LISTENS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -68,7 +70,7 @@ impl Guest {
         output: Option<File>,
     ) -> Result<ExitStatus> {
         debian::need(&[QEMU])?;
-        let run = tempfile::Builder::new().prefix("minicni-guest.").tempdir()?;
+        let run = directory(&std::env::temp_dir())?;
         let path = |name: &str| run.path().join(name);
         fs::write(path("command.sh"), command_line(program, arguments))?;
         fs::write(path("guest.sh"), script(kernel, run.path())?)?;
@@ -102,7 +104,9 @@ impl Guest {
     fn qemu(&self, kernel: &Kernel, run: &TempDir) -> Command {
         let path = |name: &str| run.path().join(name).display().to_string();
         let memory = format!("{}M", self.memory);
-        let mut qemu = Command::new("qemu-system-x86_64");
+        // A guest has no terminal: when this process is killed it would go on for as long as its command does.
+        let mut qemu = Command::new("setpriv");
+        qemu.args(["--pdeathsig", "KILL", QEMU.program]);
         qemu.args(["-machine", "q35,memory-backend=memory", "-cpu", "max", "-m", &memory]);
         qemu.args(["-accel", "tcg,tb-size=512", "-smp", "1"]);
         if self.clock == Clock::Instructions {
@@ -130,6 +134,21 @@ impl Guest {
         qemu.stdin(Stdio::null());
         qemu
     }
+}
+
+/// A directory for one guest. Those of processes that were killed before they could remove theirs are removed.
+fn directory(parent: &Path) -> Result<TempDir> {
+    for entry in fs::read_dir(parent)?.filter_map(io::Result::ok) {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split_once('.')).map(|(owner, _)| owner);
+        if let Some(Ok(owner)) = owner.map(str::parse::<u32>)
+            && !Path::new(&format!("/proc/{owner}")).exists()
+        {
+            // Another run may be at it, too.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    Ok(tempfile::Builder::new().prefix(&format!("{PREFIX}{}.", std::process::id())).tempdir_in(parent)?)
 }
 
 /// Starts what shows this machine's files to the guest.
@@ -208,6 +227,21 @@ fn script(kernel: &Kernel, run: &Path) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_directory_of_a_guest_whose_owner_was_killed_is_removed_by_the_next() {
+        let parent = tempfile::tempdir().unwrap();
+        let mut ended = Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let old = parent.path().join(format!("{PREFIX}{}.x", ended.id()));
+        let other = parent.path().join("of-somebody-else");
+        fs::create_dir_all(old.join("share")).unwrap();
+        fs::create_dir(&other).unwrap();
+        let first = directory(parent.path()).unwrap();
+        let second = directory(parent.path()).unwrap();
+        assert!(!old.exists());
+        assert!(other.exists() && first.path().exists() && second.path().exists());
+    }
 
     #[test]
     fn a_shell_reads_the_words_of_a_command_as_they_were_given() {

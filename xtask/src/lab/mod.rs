@@ -209,18 +209,14 @@ pub(crate) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Ends the daemon whose process id a file names, if that process still is a minicnid, and waits until it is gone.
-fn stop_daemon(pid_file: &Path) -> Result<()> {
-    let Ok(text) = fs::read_to_string(pid_file) else { return Ok(()) };
-    let pid = text.trim().parse().with_context(|| format!("read {}", pid_file.display()))?;
-    let Some(daemon) = Running::find(pid)? else { return Ok(()) };
-    // One that is about to end has no command line any more, but still its name.
-    if fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "minicnid\n") {
-        daemon.signal(Signal::TERM)?;
-        if !daemon.ends_within(Duration::from_secs(2))? {
-            daemon.signal(Signal::KILL)?;
-            ensure!(daemon.ends_within(Duration::from_secs(20))?, "the daemon with process id {pid} does not end");
-        }
+/// Ends the daemon that a file [records](running::record), and waits until it is gone.
+fn stop_daemon(file: &Path) -> Result<()> {
+    let Ok(record) = fs::read_to_string(file) else { return Ok(()) };
+    let Some(daemon) = Running::recorded(&record)? else { return Ok(()) };
+    daemon.signal(Signal::TERM)?;
+    if !daemon.ends_within(Duration::from_secs(2))? {
+        daemon.signal(Signal::KILL)?;
+        ensure!(daemon.ends_within(Duration::from_secs(20))?, "the daemon of {} does not end", file.display());
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use minicni::{datapath::Pins, link::Netns};
 use minicni_common::Counters;
 use nix::mount::{MsFlags, mount};
 
-use super::{Families, Pod, Programs, directory, families, netns_path, stop_daemon, without_dad};
+use super::{Families, Pod, Programs, directory, families, netns_path, running, stop_daemon, without_dad};
 
 /// How long a daemon may take until it is ready: in an emulated guest on a busy machine half a minute.
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -191,7 +191,7 @@ impl Node {
         let log = File::options().create(true).append(true).open(self.log())?;
         daemon.stdout(log.try_clone()?).stderr(log);
         let daemon = self.netns.run(|| daemon.spawn())?.with_context(|| format!("start minicnid on {}", self.name))?;
-        fs::write(self.pid_file(), daemon.id().to_string())?;
+        fs::write(self.pid_file(), running::record(daemon.id().cast_signed()))?;
         Ok(daemon)
     }
 

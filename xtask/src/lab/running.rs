@@ -2,6 +2,7 @@
 //! number.
 
 use std::{
+    fs,
     os::fd::{AsFd as _, OwnedFd},
     time::Duration,
 };
@@ -20,9 +21,32 @@ pub(super) struct Running {
     fd: OwnedFd,
 }
 
+/// What to write down of a process that [`Running::recorded`] is to find: its number, and when it started, because numbers are
+/// given again.
+pub(super) fn record(pid: i32) -> String {
+    format!("{pid} {}", started(pid).unwrap_or_default())
+}
+
+/// When a process started, in clock ticks since the boot; none if it is not there.
+fn started(pid: i32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may have spaces and parentheses: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(19).map(str::to_owned)
+}
+
 impl Running {
+    /// The process that a [`record`] is of; none if it is gone, or if whoever wrote it was killed before it was whole.
+    pub(super) fn recorded(record: &str) -> Result<Option<Self>> {
+        let (pid, start) = record.split_once(' ').unwrap_or_default();
+        let Ok(pid) = pid.parse() else { return Ok(None) };
+        let process = Self::find(pid)?;
+        // The same number with another start is another process.
+        Ok(process.filter(|_| started(pid).is_some_and(|now| now == start)))
+    }
+
     /// The process with a number; none if there is none.
-    pub(super) fn find(pid: i32) -> Result<Option<Self>> {
+    fn find(pid: i32) -> Result<Option<Self>> {
         let Some(pid) = Pid::from_raw(pid) else { return Ok(None) };
         match pidfd_open(pid, PidfdFlags::empty()) {
             Ok(fd) => Ok(Some(Self { pid, fd })),

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use minicni::link::Netns;
 use rustix::process::Signal;
 
-use crate::lab::running::Running;
+use crate::lab::running::{self, Running};
 
 /// How long a program may take to end.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -40,7 +40,7 @@ impl Process {
         let child = netns.run(|| command.spawn())?.with_context(|| format!("start {name}"))?;
         let process = Self { name: name.to_owned(), child, log, pid_file, keep: false };
         let pid = process.id();
-        fs::write(&process.pid_file, format!("{pid} {}", started(pid).unwrap_or_default()))?;
+        fs::write(&process.pid_file, running::record(pid))?;
         Ok(process)
     }
 
@@ -100,26 +100,12 @@ pub fn end_all(dir: &Path) -> Result<()> {
 }
 
 fn end(file: &Path) -> Result<()> {
-    let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    let (pid, start) = text.split_once(' ').unwrap_or_default();
-    // An empty file is of a run that was killed as it wrote it.
-    if let Ok(pid) = pid.parse()
-        && let Some(process) = Running::find(pid)?
-        // The same number with another start is another process.
-        && started(pid).is_some_and(|now| now == start)
-    {
+    let record = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    if let Some(process) = Running::recorded(&record)? {
         process.signal(Signal::KILL)?;
-        ensure!(process.ends_within(LIMIT)?, "process {pid} of {} does not end", file.display());
+        ensure!(process.ends_within(LIMIT)?, "the process of {} does not end", file.display());
     }
     Ok(fs::remove_file(file)?)
-}
-
-/// When a process started, in clock ticks since the boot; none if it is not there.
-fn started(pid: i32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may have spaces and parentheses: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(19).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -139,9 +125,9 @@ mod tests {
         assert!(sleeper.try_wait().unwrap().is_none(), "another process was killed");
         assert!(!file.exists());
 
-        fs::write(&file, format!("{pid} {}", started(pid).unwrap())).unwrap();
+        fs::write(&file, running::record(pid)).unwrap();
         end_all(&dir).unwrap();
-        assert!(started(pid).is_none());
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
         let _ = sleeper.wait();
         fs::remove_dir_all(&dir).unwrap();
     }
