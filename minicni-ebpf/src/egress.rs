@@ -10,12 +10,9 @@ use crate::{
     ipv4::Ipv4,
     ipv6::Ipv6,
     maps,
-    parse::{self, SYN},
+    parse::{self, ETH_ZLEN, SYN},
     sketch,
 };
-
-/// Frames are padded to as many bytes: linux/if_ether.h.
-const ETH_ZLEN: u32 = 60;
 
 #[inline(always)]
 pub fn run(ctx: &TcContext) {

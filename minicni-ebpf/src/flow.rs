@@ -63,7 +63,7 @@ const _: () = assert!(offset_of!(Direction, exit).is_multiple_of(align_of::<u64>
 
 /// How a direction leaves the host, in as few words as there are.
 #[inline(always)]
-pub fn exit(direction: &Direction) -> [u64; 2] {
+fn exit(direction: &Direction) -> [u64; 2] {
     // SAFETY: the field is as long and, as asserted, aligned.
     unsafe { (&raw const direction.exit).cast::<[u64; 2]>().read() }
 }

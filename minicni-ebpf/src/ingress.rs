@@ -17,7 +17,7 @@ use crate::{
     ipv4::Ipv4,
     ipv6::Ipv6,
     maps,
-    parse::{self, Frame, Glance, Other, Packet, SYN},
+    parse::{self, ETH_ZLEN, Frame, Glance, Other, Packet, SYN},
     sketch, stack,
 };
 
@@ -252,6 +252,11 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, known: Known, now: u64)
     }
     if stale {
         flow::reset(flow, now);
+    }
+    if promoted && !stale && there.noted == there.proofs && flow::is_older(there, maps::refresh(), now) {
+        // A refresh, and no longer packets are on their way: of longer ones it proves nothing. The MTU of the path may have become
+        // smaller, and nobody may have said so.
+        there.length = parse::wire_length(ctx, packet).max(ETH_ZLEN);
     }
     flow::note(ctx, packet, hash, there, ifindex, now, promoted && !stale);
     if there.proofs | back.proofs != 0 {

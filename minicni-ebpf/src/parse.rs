@@ -12,6 +12,9 @@ const PACKET_HOST: u32 = 0;
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
 
+/// Frames are padded to as many bytes: linux/if_ether.h.
+pub const ETH_ZLEN: u32 = 60;
+
 /// A VLAN tag follows: IEEE 802.1Q and 802.1ad.
 pub const VLAN: u16 = 0x8100;
 pub const SERVICE_VLAN: u16 = 0x88a8;

@@ -38,33 +38,27 @@ fn a_frame_cut_at_any_byte_is_never_redirected_and_never_changed() {
     });
 }
 
-/// Where the IP header names the protocol, and where TCP has its flags.
-struct Offsets {
-    protocol: usize,
-    tcp_flags: usize,
-}
-
-/// Mutates packets of a promoted TCP flow; `proven` says whether everything that was proven is as it was, but for TCP's
-/// flags.
-fn mutate(bench: &mut Bench, offsets: &Offsets, proven: impl Fn(&[u8], &[u8]) -> bool) {
-    let (a, b) = (bench.a, bench.b);
-    let (there, back) = (Frame::tcp(a, 1000, b, 80), Frame::tcp(b, 80, a, 1000));
+/// Mutates packets of a promoted flow as they enter. `proven` says whether everything that was proven is as it was, but for TCP's
+/// flags, which are at an offset if it is TCP.
+fn mutate(
+    bench: &mut Bench,
+    [there, back]: [Frame; 2],
+    tcp_flags: Option<usize>,
+    proven: impl Fn(&[u8], &[u8]) -> bool,
+) {
+    let a = bench.a;
     bench.promote(&there, &back);
     let whole = there.bytes();
-    let mutation = (0..whole.len(), any::<u8>());
     let bench = RefCell::new(bench);
     runner(4_000)
-        .run(&prop::collection::vec(mutation, 1..4), |mutations| {
+        .run(&mutations(&whole), |mutations| {
             let mut bench = bench.borrow_mut();
-            let mut frame = whole.clone();
-            for (offset, value) in &mutations {
-                frame[*offset] = *value;
-            }
+            let frame = mutated(&whole, &mutations);
             let out = bench.ingress(a, &frame);
-            let no_control = frame[offsets.tcp_flags].trailing_zeros() >= 3;
+            let no_control = tcp_flags.is_none_or(|offset| frame[offset].trailing_zeros() >= 3);
             let expected = no_control && proven(&frame, &whole);
             prop_assert_eq!(out.action == REDIRECT, expected, "{:?}", mutations);
-            if !no_control && frame[offsets.protocol] == 6 {
+            if !no_control {
                 // The flow may be gone now, by right.
                 bench.forget();
                 bench.promote(&there, &back);
@@ -74,23 +68,52 @@ fn mutate(bench: &mut Bench, offsets: &Offsets, proven: impl Fn(&[u8], &[u8]) ->
         .unwrap();
 }
 
+/// Some bytes of a frame, and what becomes of them.
+fn mutations(whole: &[u8]) -> impl Strategy<Value = Vec<(usize, u8)>> + use<> {
+    prop::collection::vec((0..whole.len(), any::<u8>()), 1..4)
+}
+
+fn mutated(whole: &[u8], mutations: &[(usize, u8)]) -> Vec<u8> {
+    let mut frame = whole.to_vec();
+    for (offset, value) in mutations {
+        frame[*offset] = *value;
+    }
+    frame
+}
+
+fn tcp(bench: &Bench) -> [Frame; 2] {
+    let (a, b) = (bench.a, bench.b);
+    [Frame::tcp(a, 1000, b, 80), Frame::tcp(b, 80, a, 1000)]
+}
+
+fn udp(bench: &Bench) -> [Frame; 2] {
+    let (a, b) = (bench.a, bench.b);
+    [Frame::udp(a, 1000, b, 53), Frame::udp(b, 53, a, 1000)]
+}
+
+/// Whether an IPv4 header says what is left of a frame, or less, with at least so many bytes behind it.
+fn is_length_of(frame: &[u8], least: usize) -> bool {
+    (20 + least..=frame.len() - 14).contains(&usize::from(u16::from_be_bytes([frame[16], frame[17]])))
+}
+
 // Of the headers: MACs' source, ECN, identification, don't-fragment, TTL above one, the checksum, and TCP's fields but ports
 // and SYN, FIN, RST may differ; what is compared is what was proven.
 #[test]
 fn a_mutated_ipv4_packet_is_redirected_only_if_every_field_that_was_proven_is_as_it_was() {
     run_with(Family::V4, "fuzz", patient(), |bench| {
-        mutate(bench, &Offsets { protocol: 23, tcp_flags: 47 }, |frame, whole| {
-            let length = usize::from(u16::from_be_bytes([frame[16], frame[17]]));
-            frame[..6] == whole[..6]
-                && frame[12..15] == whole[12..15]
-                && (frame[15] ^ whole[15]) & 0xfc == 0
-                && (40..=frame.len() - 14).contains(&length)
-                && frame[20] & 0xbf == 0
-                && frame[21] == 0
-                && frame[22] > 1
-                && frame[23] == whole[23]
-                && frame[26..38] == whole[26..38]
-        });
+        for (frames, tcp_flags, least) in [(tcp(bench), Some(47), 20), (udp(bench), None, 8)] {
+            mutate(bench, frames, tcp_flags, |frame, whole| {
+                frame[..6] == whole[..6]
+                    && frame[12..15] == whole[12..15]
+                    && (frame[15] ^ whole[15]) & 0xfc == 0
+                    && is_length_of(frame, least)
+                    && frame[20] & 0xbf == 0
+                    && frame[21] == 0
+                    && frame[22] > 1
+                    && frame[23] == whole[23]
+                    && frame[26..38] == whole[26..38]
+            });
+        }
     });
 }
 
@@ -98,17 +121,52 @@ fn a_mutated_ipv4_packet_is_redirected_only_if_every_field_that_was_proven_is_as
 #[test]
 fn a_mutated_ipv6_packet_is_redirected_only_if_every_field_that_was_proven_is_as_it_was() {
     run_with(Family::V6, "fuzz", patient(), |bench| {
-        mutate(bench, &Offsets { protocol: 20, tcp_flags: 67 }, |frame, whole| {
-            let length = usize::from(u16::from_be_bytes([frame[18], frame[19]]));
-            frame[..6] == whole[..6]
-                && frame[12..14] == whole[12..14]
-                && frame[14] == whole[14]
-                && (frame[15] ^ whole[15]) & 0xc0 == 0
-                && (20..=frame.len() - 54).contains(&length)
-                && frame[20] == whole[20]
-                && frame[21] > 1
-                && frame[22..58] == whole[22..58]
-        });
+        for (frames, tcp_flags, least) in [(tcp(bench), Some(67), 20), (udp(bench), None, 8)] {
+            mutate(bench, frames, tcp_flags, |frame, whole| {
+                let length = usize::from(u16::from_be_bytes([frame[18], frame[19]]));
+                frame[..6] == whole[..6]
+                    && frame[12..14] == whole[12..14]
+                    && frame[14] == whole[14]
+                    && (frame[15] ^ whole[15]) & 0xc0 == 0
+                    && (least..=frame.len() - 54).contains(&length)
+                    && frame[20] == whole[20]
+                    && frame[21] > 1
+                    && frame[22..58] == whole[22..58]
+            });
+        }
+    });
+}
+
+// Of the headers: MACs, identification, don't-fragment and the checksum may differ.
+#[test]
+fn a_mutated_ipv4_packet_that_leaves_is_a_proof_only_if_it_is_the_one_that_entered() {
+    run_with(Family::V4, "fuzz_leaving", patient(), |bench| {
+        let (a, b) = (bench.a, bench.b);
+        for ([there, _], least) in [(tcp(bench), 20), (udp(bench), 8)] {
+            let whole = there.routed(b.mac, b.host_mac).bytes();
+            let bench = RefCell::new(&mut *bench);
+            runner(1_000)
+                .run(&mutations(&whole), |mutations| {
+                    let mut bench = bench.borrow_mut();
+                    bench.forget();
+                    bench.ingress(a, &there.bytes());
+                    let frame = mutated(&whole, &mutations);
+                    let before = bench.counters().proof;
+                    let out = bench.egress(a.ifindex, &there, b, &frame);
+                    prop_assert_eq!((out.action, &out.frame), (OK, &frame));
+                    let is_tcp = least == 20;
+                    let expected = frame[12..16] == whole[12..16]
+                        && is_length_of(&frame, least)
+                        && frame[20] & 0xbf == 0
+                        && frame[21] == 0
+                        && frame[22..24] == whole[22..24]
+                        && frame[26..38] == whole[26..38]
+                        && (!is_tcp || frame[38..42] == whole[38..42] && frame[47].trailing_zeros() >= 3);
+                    prop_assert_eq!(bench.counters().proof - before == 1, expected, "{:?}", mutations);
+                    Ok(())
+                })
+                .unwrap();
+        }
     });
 }
 

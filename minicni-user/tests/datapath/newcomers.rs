@@ -3,7 +3,10 @@
 use std::{cell::RefCell, thread::sleep, time::Duration};
 
 use minicni::datapath::{Constants, Flows};
-use minicni_common::{Endpoint, FlowState, Reason, names::bucket};
+use minicni_common::{
+    Endpoint, FlowState, Reason,
+    names::{MAX_FLOWS, bucket},
+};
 use proptest::prelude::*;
 
 use crate::{
@@ -40,6 +43,28 @@ fn exchange(bench: &mut Bench, frame: &Frame, from: Pod, to: Pod) -> bool {
     }
     bench.egress(from.ifindex, frame, to, &frame.routed(to.mac, to.host_mac).bytes());
     false
+}
+
+#[test]
+fn a_full_cache_makes_room_and_redirects_nothing_that_was_not_proven() {
+    run("full", patient(), |bench| {
+        let (a, b) = (bench.a, bench.b);
+        let (there, back) = udp(bench);
+        bench.promote(&there, &back);
+        let before = bench.counters().redirected;
+        for port in 0..MAX_FLOWS + MAX_FLOWS / 8 {
+            let [low, high] = [port & 0x7fff, port >> 15].map(|half| 10_000 + u16::try_from(half).unwrap());
+            bench.ingress(a, &Frame::udp(a, low, b, high).bytes());
+        }
+        assert_eq!(bench.counters().redirected, before);
+        let kept = flows(bench);
+        assert!((MAX_FLOWS as usize / 2..=MAX_FLOWS as usize).contains(&kept), "{kept} flows are in the cache");
+        // What it forgot proves itself again; what it did not is redirected.
+        exchange(bench, &there, a, b);
+        let (there, back) = pair(bench, 999);
+        bench.promote(&there, &back);
+        bench.expect(&[Reason::Redirected], REDIRECT, |bench| bench.ingress(a, &there.bytes()));
+    });
 }
 
 #[test]

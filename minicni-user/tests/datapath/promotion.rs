@@ -348,6 +348,33 @@ fn a_frame_longer_than_any_that_the_stack_delivered_goes_through_the_stack_first
 }
 
 #[test]
+fn after_a_refresh_by_a_short_frame_longer_ones_go_through_the_stack_first_again() {
+    let refresh = Constants { refresh: jiffies(LIMIT), grace: jiffies(LIMIT), ..patient() };
+    run("shorter", refresh, |bench| {
+        let (there, back) = udp(bench);
+        let (a, b) = (bench.a, bench.b);
+        bench.promote(&there, &back);
+        let longer = Frame { payload: vec![0; 1000], ..there.clone() };
+        bench.through_the_stack(a, b, &longer, Reason::Refresh, &[Reason::Proof]);
+        assert_redirected(bench, &longer, &back);
+        sleep(BEYOND);
+        bench.through_the_stack(a, b, &there, Reason::Refresh, &[Reason::Proof]);
+        // The path's MTU may be another one by now. If it is, this one does not arrive, and the stack says so to its sender.
+        bench.expect(&[Reason::Refresh], OK, |bench| bench.ingress(a, &longer.bytes()));
+        // Of several on their way the longest counts.
+        bench.expect(&[Reason::Redirected], REDIRECT, |bench| bench.ingress(a, &there.bytes()));
+        let middle = Frame { payload: vec![0; 500], ..there.clone() };
+        bench.expect(&[Reason::Refresh], OK, |bench| bench.ingress(a, &middle.bytes()));
+        for frame in [&longer, &middle] {
+            let routed = frame.routed(b.mac, b.host_mac).bytes();
+            bench.expect(&[Reason::Proof], OK, |bench| bench.egress(a.ifindex, frame, b, &routed));
+        }
+        bench.through_the_stack(b, a, &back, Reason::Refresh, &[Reason::Proof]);
+        bench.expect(&[Reason::Redirected], REDIRECT, |bench| bench.ingress(a, &middle.bytes()));
+    });
+}
+
+#[test]
 fn tcp_stays_in_the_stack_where_conntrack_would_reject_its_end() {
     run("tcp_disabled", Constants { tcp: false, ..patient() }, |bench| {
         let (there, _) = tcp(bench);
