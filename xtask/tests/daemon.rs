@@ -196,9 +196,7 @@ fn a_daemon_killed_and_started_again_replaces_the_programs_and_loses_no_packet()
         });
         for _ in 0..3 {
             thread::sleep(Duration::from_millis(200));
-            let pid = fs::read_to_string(lab::directory("mnidaemon-restart").join("node1/daemon.pid")).unwrap();
-            let (pid, _start) = pid.split_once(' ').unwrap();
-            kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
+            kill(Pid::from_raw(lab.nodes[0].daemon_pid().unwrap()), Signal::SIGKILL).unwrap();
             lab.nodes[0].stop_daemon().unwrap();
             let nodes = lab.nodes_file();
             lab.nodes[0].start_daemon(&nodes).unwrap();

@@ -207,6 +207,12 @@ impl Node {
         Ok(path)
     }
 
+    /// The process id of the daemon that was started last.
+    pub fn daemon_pid(&self) -> Result<i32> {
+        let record = fs::read_to_string(self.pid_file()).context("no daemon was started")?;
+        running::pid(&record).with_context(|| format!("read {}", self.pid_file().display()))
+    }
+
     fn pid_file(&self) -> PathBuf {
         self.dir.join("daemon.pid")
     }

@@ -27,6 +27,11 @@ pub(super) fn record(pid: i32) -> String {
     format!("{pid} {}", started(pid).unwrap_or_default())
 }
 
+/// The number in a [`record`].
+pub(super) fn pid(record: &str) -> Option<i32> {
+    record.split_once(' ')?.0.parse().ok()
+}
+
 /// When a process started, in clock ticks since the boot; none if it is not there.
 fn started(pid: i32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -38,11 +43,10 @@ fn started(pid: i32) -> Option<String> {
 impl Running {
     /// The process that a [`record`] is of; none if it is gone, or if whoever wrote it was killed before it was whole.
     pub(super) fn recorded(record: &str) -> Result<Option<Self>> {
-        let (pid, start) = record.split_once(' ').unwrap_or_default();
-        let Ok(pid) = pid.parse() else { return Ok(None) };
+        let Some(pid) = pid(record) else { return Ok(None) };
         let process = Self::find(pid)?;
         // The same number with another start is another process.
-        Ok(process.filter(|_| started(pid).is_some_and(|now| now == start)))
+        Ok(process.filter(|_| self::record(pid) == record))
     }
 
     /// The process with a number; none if there is none.

@@ -35,8 +35,7 @@ fn table(node: &Node) -> String {
 
 /// Ends a daemon in the middle of whatever it does.
 fn kill_daemon(node: &Node) {
-    let pid = fs::read_to_string(node.state_dir().parent().unwrap().join("daemon.pid")).unwrap();
-    let pid = Pid::from_raw(pid.trim().parse().unwrap());
+    let pid = Pid::from_raw(node.daemon_pid().unwrap());
     kill(pid, Signal::SIGKILL).unwrap();
     nix::sys::wait::waitpid(pid, None).unwrap();
 }

@@ -1,6 +1,6 @@
 use std::{fs, net::Ipv4Addr, process::Command};
 
-use xtask::lab::{self, Lab, Node};
+use xtask::lab::{Lab, Node};
 
 use super::{Runtime, assert_reaches, eventually, lab, names, problems, uninstall};
 
@@ -56,7 +56,7 @@ fn with_the_capabilities_of_the_daemonset_and_a_read_only_root_everything_works(
     let (lab, runtime) = two("privileges");
     let (here, there) = (&lab.nodes[0], &lab.nodes[1]);
     start(&lab, &runtime, CAPABILITIES);
-    let pid = fs::read_to_string(lab::directory("mniinstall-privileges").join("node1/daemon.pid")).unwrap();
+    let pid = here.daemon_pid().unwrap();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     // CAP_NET_ADMIN 12, CAP_NET_RAW 13, CAP_PERFMON 38, CAP_BPF 39.
     let expected = format!("CapEff:\t{:016x}", 1_u64 << 12 | 1 << 13 | 1 << 38 | 1 << 39);

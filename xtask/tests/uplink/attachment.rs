@@ -250,8 +250,7 @@ fn a_daemon_that_is_killed_and_started_again_under_load_loses_no_packet() {
             })
         });
         for _ in 0..4 {
-            let pid = fs::read_to_string(lab::directory("mniuplink-load").join("node1/daemon.pid")).unwrap();
-            let pid = Pid::from_raw(pid.parse().unwrap());
+            let pid = Pid::from_raw(lab.nodes[0].daemon_pid().unwrap());
             kill(pid, Signal::SIGKILL).unwrap();
             nix::sys::wait::waitpid(pid, None).unwrap();
             lab.nodes[0].start_daemon(&lab.nodes_file()).unwrap();
