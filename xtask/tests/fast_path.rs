@@ -137,6 +137,62 @@ fn a_translated_flow_is_never_redirected_and_works() {
 }
 
 #[test]
+fn a_promoted_flow_that_conntrack_forgets_goes_on_and_a_translated_one_from_its_port_is_right() {
+    let lab = lab("forgotten");
+    let node = &lab.nodes[0];
+    let (a, b, _server) = pair(node);
+    rules::nft(node, &rules::cluster_ip(VIRTUAL, 80, b.address().unwrap(), PORT)).unwrap();
+    let socket = a.netns.run(|| UdpSocket::bind(("0.0.0.0", 0)).unwrap()).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let exchange = |address: SocketAddr| {
+        socket.send_to(b"x", address).unwrap();
+        assert_eq!(socket.recv_from(&mut [0; 8]).unwrap().1, address);
+    };
+    let count = redirected(node, || (0..200).for_each(|_| exchange(to(&b))));
+    assert!(count > 350, "{count} packets were redirected");
+    conntrack(node, &["-F"]);
+    let count = redirected(node, || (0..200).for_each(|_| exchange(to(&b))));
+    assert!(count > 390, "{count} packets were redirected");
+    // Conntrack knows of no flow whose answers these might be taken for, and leaves the port as it is.
+    conntrack(node, &["-F"]);
+    let translated = SocketAddr::new(IpAddr::V4(VIRTUAL), 80);
+    let count = redirected(node, || (0..200).for_each(|_| exchange(translated)));
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn a_flow_that_conntrack_does_not_track_is_redirected_and_works() {
+    let lab = lab("untracked");
+    let node = &lab.nodes[0];
+    let (a, b, _server) = pair(node);
+    rules::nft(
+        node,
+        "table ip untracked { chain first { type filter hook prerouting priority raw; udp dport 8080 notrack; udp sport 8080 notrack; }; }",
+    )
+    .unwrap();
+    let count = redirected(node, || {
+        Client::connect(&a.netns, Protocol::Udp, to(&b)).unwrap().measure(1_000).unwrap();
+    });
+    assert!(count > 1_900, "{count} of about 2,000");
+    assert!(!conntrack(node, &["-L", "-p", "udp"]).contains("8080"));
+}
+
+#[test]
+fn what_the_node_itself_asks_of_its_pods_is_answered_and_never_redirected() {
+    let lab = lab("probes");
+    let node = &lab.nodes[0];
+    let (_a, b, _server) = pair(node);
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let count = redirected(node, || {
+            let mut client = Client::connect(&node.netns, protocol, to(&b)).unwrap();
+            client.measure(500).unwrap();
+            client.close().unwrap();
+        });
+        assert_eq!(count, 0, "{protocol:?}");
+    }
+}
+
+#[test]
 fn one_socket_may_talk_to_a_pod_and_to_a_virtual_address_of_the_same_pod() {
     let lab = lab("twin");
     let node = &lab.nodes[0];
