@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::bench::statistics::Summary;
 
 /// Parts of the time, of which the middle one counts: what holds single ones up is not what is measured.
-pub(super) const PARTS: u32 = 9;
+const PARTS: u32 = 9;
 /// Repetitions between two looks at the clock.
 const TURN: u32 = 10;
 
