@@ -30,7 +30,7 @@ pub(super) const MEASURED: usize = 100;
 /// Conntrack is sure of a UDP flow only two seconds after its begin.
 const SURE: Duration = Duration::from_millis(2_100);
 /// A delayed acknowledgement of what was last said may follow so much later.
-const SETTLED: Duration = Duration::from_millis(60);
+pub(super) const SETTLED: Duration = Duration::from_millis(60);
 
 /// Looks at the cells of a setting in a lab of their own.
 pub(super) fn run(setting: Setting, cells: &[Cell], programs: &Programs, step: impl Fn(&str)) -> Vec<Outcome> {
