@@ -212,8 +212,8 @@ pub struct Direction {
     pub in_ifindex: u32,
     /// The interface at which the stack delivered them.
     pub out_ifindex: u32,
-    /// The largest frame delivered so far (bytes on the wire of one segment); a larger one goes through the stack,
-    /// which alone knows the MTU of the path.
+    /// The largest frame delivered since the last refresh began, or that refresh (bytes on the wire of one segment); a larger
+    /// one goes through the stack, which alone knows the MTU of the path.
     pub length: u32,
     /// 0 of packets for a pod. Of packets for an uplink's neighbour the family of its address: 2 (`AF_INET`) or 10
     /// (`AF_INET6`).

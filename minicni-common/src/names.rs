@@ -49,7 +49,8 @@ pub const MAX_ENDPOINTS: u32 = 16_384;
 /// Flows of each address family that the cache has room for; one more evicts the least recently used.
 pub const MAX_FLOWS: u32 = 65_536;
 
-/// Bits of a tag. Two packets in the stack at once that share a tag cost the first its proof, nothing else.
+/// Bits of a tag. Two packets in the stack at once that share a tag cost the first its proof, and its flow a new
+/// beginning at most.
 pub const NOTE_BITS: u32 = 12;
 /// Entries of [`NOTES4`] and of [`NOTES6`]; 0 is no tag.
 pub const NOTE_ENTRIES: u32 = 1 + (1 << NOTE_BITS);
