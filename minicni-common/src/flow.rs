@@ -59,12 +59,19 @@ impl FlowKey4 {
         (bytemuck::cast(key), swapped as u32)
     }
 
-    /// For [`tag`] and [`Bucket`]: the same for packets of both directions, and cheaper to have than their key. Ends are as in
+    /// For [`tag`] and [`bucket`](crate::names::bucket): the same for packets of both directions, and cheaper to have than their key. Ends are as in
     /// [`Self::new`].
     #[must_use]
     #[inline(always)]
     pub const fn hash(source: (u32, u16), destination: (u32, u16), protocol: u8) -> u64 {
         mix(end(source.0, source.1), end(destination.0, destination.1), protocol)
+    }
+
+    /// 0 or 1, of packets of the other direction the other.
+    #[must_use]
+    #[inline(always)]
+    pub const fn side(source: (u32, u16), destination: (u32, u16)) -> u32 {
+        (end(destination.0, destination.1).wrapping_sub(end(source.0, source.1)) >> END_BITS & 1) as u32
     }
 }
 
@@ -84,6 +91,13 @@ impl FlowKey6 {
     #[inline(always)]
     pub const fn hash(source: (u128, u16), destination: (u128, u16), protocol: u8) -> u64 {
         mix(fold(source.0, source.1), fold(destination.0, destination.1), protocol)
+    }
+
+    /// As [`FlowKey4::side`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn side(source: (u128, u16), destination: (u128, u16)) -> u32 {
+        (fold(source.0, source.1) > fold(destination.0, destination.1)) as u32
     }
 }
 
@@ -128,13 +142,13 @@ pub const fn fingerprint(hash: u64) -> u32 {
     (hash << BUCKET_BITS >> 32) as u32
 }
 
-/// What is known of all the flows whose hash is that of one bucket.
+/// What is known of all the flows whose hash is that of one bucket, [`Bucket4`] or [`Bucket6`].
 ///
 /// It decides nothing but how soon a flow begins, and whether the cache is asked at all about a packet. Times are the lower halves
 /// of jiffies, and half their range more.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
-pub struct Bucket {
+pub struct Sketch {
     /// The tuple whose packets are counted before a flow begins with it: 20 bits of its [`fingerprint`]; how often a tuple took
     /// the place of another, 8 bits; its packets so far, 4 bits. 0 of none.
     pub newcomer: u32,
@@ -151,7 +165,7 @@ pub struct Bucket {
     pub rests_until: u32,
 }
 
-const _: () = assert!(size_of::<Bucket>() == 24);
+const _: () = assert!(size_of::<Sketch>() == 24);
 
 /// What a packet was when it entered the host, found by the tag that it bears (`skb->tc_index`).
 ///
@@ -230,6 +244,86 @@ pub struct Direction {
 }
 
 const _: () = assert!(size_of::<Direction>() == 72);
+
+/// What the fast path has to know of one direction of a promoted flow, in few cache lines and found without a search.
+///
+/// A copy: whatever happens to the flow takes it away, and its time is over when the next packet has to go through the stack.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Pod, Zeroable)]
+pub struct Shortcut {
+    /// Source and destination port, network byte order.
+    pub ports: [u16; 2],
+    /// The interface at which the packets enter.
+    pub in_ifindex: u32,
+    /// As in [`Direction`].
+    pub out_ifindex: u32,
+    /// As in [`Direction`].
+    pub length: u32,
+    /// Until when it counts: the lower half of jiffies.
+    pub until: u32,
+    /// The epoch in which it was made.
+    pub epoch: u32,
+    /// As in [`Direction`].
+    pub mark: u32,
+    /// As in [`Direction`].
+    pub priority: u32,
+    /// As in [`Direction`].
+    pub exit: [u8; 16],
+    /// 6 for TCP, 17 for UDP.
+    pub protocol: u8,
+    /// As in [`Direction`].
+    pub class: u8,
+    /// As in [`Direction`].
+    pub next_hop_family: u16,
+    /// Of all that is above, and the addresses.
+    pub sum: u32,
+}
+
+const _: () = assert!(size_of::<Shortcut>() == 56);
+
+/// A [`Shortcut`] of IPv4.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Pod, Zeroable)]
+pub struct Shortcut4 {
+    /// Source and destination, network byte order.
+    pub addresses: [[u8; 4]; 2],
+    /// Everything else.
+    pub shortcut: Shortcut,
+}
+
+/// A [`Shortcut`] of IPv6.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Pod, Zeroable)]
+pub struct Shortcut6 {
+    /// Source and destination, network byte order.
+    pub addresses: [[u8; 16]; 2],
+    /// Everything else.
+    pub shortcut: Shortcut,
+}
+
+/// What is found of IPv4 flows by their hash, without a search.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Pod, Zeroable)]
+pub struct Bucket4 {
+    /// Of all of them.
+    pub sketch: Sketch,
+    /// One for each direction, of one of them or of two.
+    pub shortcuts: [Shortcut4; 2],
+}
+
+const _: () = assert!(size_of::<Bucket4>() == 152);
+
+/// As [`Bucket4`], of IPv6 flows.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Pod, Zeroable)]
+pub struct Bucket6 {
+    /// Of all of them.
+    pub sketch: Sketch,
+    /// One for each direction, of one of them or of two.
+    pub shortcuts: [Shortcut6; 2],
+}
+
+const _: () = assert!(size_of::<Bucket6>() == 200);
 
 /// The value of the flow cache.
 #[repr(C)]

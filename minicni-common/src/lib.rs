@@ -13,7 +13,10 @@ pub mod names;
 
 pub use counters::{Counters, Reason, Verdict};
 pub use endpoint::{Endpoint, EndpointKind, EndpointSlot};
-pub use flow::{Bucket, Direction, Flow, FlowKey4, FlowKey6, FlowState, Note4, Note6, fingerprint, tag};
+pub use flow::{
+    Bucket4, Bucket6, Direction, Flow, FlowKey4, FlowKey6, FlowState, Note4, Note6, Shortcut, Shortcut4, Shortcut6,
+    Sketch, fingerprint, tag,
+};
 
 /// Tells aya that a shared struct may be copied to and from map memory.
 #[cfg(feature = "user")]
@@ -27,4 +30,4 @@ macro_rules! aya_pod {
 }
 
 #[cfg(feature = "user")]
-aya_pod!(Bucket, Counters, Endpoint, EndpointSlot, Flow, FlowKey4, FlowKey6);
+aya_pod!(Bucket4, Bucket6, Counters, Endpoint, EndpointSlot, Flow, FlowKey4, FlowKey6);

@@ -3,7 +3,7 @@
 /// The version of everything pinned: the shape of the maps and what the programs make of them.
 ///
 /// It is the name of the directory below `bpfDir` that holds the pins, so that two versions never share a map.
-pub const LAYOUT_VERSION: &str = "v6";
+pub const LAYOUT_VERSION: &str = "v7";
 
 /// A map of the eBPF object and the name under which it is pinned.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -28,16 +28,18 @@ pub const GENERATIONS: MapName = MapName { symbol: "GENERATIONS", pin: "generati
 pub const NOTES4: MapName = MapName { symbol: "NOTES4", pin: "notes4" };
 /// What IPv6 packets on their way through the stack entered as: `u32` tag -> [`Note6`](crate::Note6).
 pub const NOTES6: MapName = MapName { symbol: "NOTES6", pin: "notes6" };
-/// What is known of flows by their hash alone, of both families: `u32` [`bucket`] -> [`Bucket`](crate::Bucket).
-pub const SKETCH: MapName = MapName { symbol: "SKETCH", pin: "sketch" };
+/// What is found of IPv4 flows by their hash: `u32` [`bucket`] -> [`Bucket4`](crate::Bucket4).
+pub const BUCKETS4: MapName = MapName { symbol: "BUCKETS4", pin: "buckets4" };
+/// What is found of IPv6 flows by their hash: `u32` [`bucket`] -> [`Bucket6`](crate::Bucket6).
+pub const BUCKETS6: MapName = MapName { symbol: "BUCKETS6", pin: "buckets6" };
 /// One [`Counters`](crate::Counters) per CPU, at index 0.
 pub const COUNTERS: MapName = MapName { symbol: "COUNTERS", pin: "counters" };
 /// The ring buffer of aya-log; written only by programs that were loaded with a log level.
 pub const LOGS: MapName = MapName { symbol: "AYA_LOGS", pin: "logs" };
 
 /// Every map of the object.
-pub const MAPS: [MapName; 10] =
-    [ENDPOINTS, ENDPOINT_SLOTS, FLOWS4, FLOWS6, NOTES4, NOTES6, SKETCH, GENERATIONS, COUNTERS, LOGS];
+pub const MAPS: [MapName; 11] =
+    [ENDPOINTS, ENDPOINT_SLOTS, FLOWS4, FLOWS6, BUCKETS4, BUCKETS6, NOTES4, NOTES6, GENERATIONS, COUNTERS, LOGS];
 
 /// The program for packets that enter the host; also the name of its pin.
 pub const INGRESS: &str = "ingress";
@@ -61,10 +63,10 @@ const _: () = assert!(NOTE_ENTRIES <= REDIRECTED_TAG as u32);
 
 /// Bits of the index of a bucket.
 pub const BUCKET_BITS: u32 = 14;
-/// Entries of [`SKETCH`].
+/// Entries of [`BUCKETS4`] and of [`BUCKETS6`].
 pub const BUCKETS: u32 = 1 << BUCKET_BITS;
 
-/// The index in [`SKETCH`] for the hash of a flow.
+/// The index in [`BUCKETS4`] or [`BUCKETS6`] for the hash of a flow.
 #[must_use]
 pub const fn bucket(hash: u64) -> u32 {
     (hash >> (u64::BITS - BUCKET_BITS)) as u32
@@ -81,8 +83,10 @@ pub const fn endpoint_slot(ifindex: u32) -> u32 {
 
 /// Slots for the generations of interfaces, a power of two.
 pub const GENERATION_SLOTS: u32 = 4_096;
-/// Entries of [`GENERATIONS`]: the global one and the slots.
-pub const GENERATION_ENTRIES: u32 = GENERATION_SLOTS + 1;
+/// Entries of [`GENERATIONS`]: the global one, the slots and the epoch.
+pub const GENERATION_ENTRIES: u32 = GENERATION_SLOTS + 2;
+/// The index in [`GENERATIONS`] of what changes after any other of them.
+pub const EPOCH: u32 = GENERATION_ENTRIES - 1;
 /// The index in [`GENERATIONS`] that counts for every flow.
 pub const GLOBAL_GENERATION: u32 = 0;
 

@@ -2,16 +2,16 @@
 
 use aya_ebpf::{helpers::bpf_jiffies64, programs::TcContext};
 use aya_log_ebpf::debug;
-use minicni_common::{Direction, Flow, Reason, names::REDIRECTED_TAG};
+use minicni_common::{Direction, Flow, Reason, Sketch, names::REDIRECTED_TAG};
 
 use crate::{
-    exit, flow,
+    bucket, exit, flow,
     header::Header,
     ipv4::Ipv4,
     ipv6::Ipv6,
     maps,
-    parse::{self, ETH_ZLEN, SYN},
-    sketch,
+    parse::{self, ETH_ZLEN, Packet, SYN},
+    shortcut, sketch,
 };
 
 #[inline(always)]
@@ -21,21 +21,22 @@ pub fn run(ctx: &TcContext) {
         // Ours, on its way to a neighbour, and not of the stack.
         return;
     }
+    // SAFETY: the helper has no preconditions. First, as in `ingress`.
+    let now = unsafe { bpf_jiffies64() };
     match parse::ether_type(ctx) {
-        Some(Ipv4::ETHER_TYPE) => delivered::<Ipv4>(ctx, tag),
-        Some(Ipv6::ETHER_TYPE) => delivered::<Ipv6>(ctx, tag),
+        Some(Ipv4::ETHER_TYPE) => delivered::<Ipv4>(ctx, tag, now),
+        Some(Ipv6::ETHER_TYPE) => delivered::<Ipv6>(ctx, tag, now),
         _ => {}
     }
 }
 
 #[inline(always)]
-fn delivered<H: Header>(ctx: &TcContext, tag: u16) {
-    // SAFETY: the helper has no preconditions.
-    let now = unsafe { bpf_jiffies64() };
+fn delivered<H: Header>(ctx: &TcContext, tag: u16, now: u64) {
     let Ok(glance) = parse::glance::<H>(ctx) else { return };
     let hash = glance.hash();
-    let Some(bucket) = maps::sketch(hash) else { return };
-    let watched = sketch::is_watched(bucket, now);
+    let Some(bucket) = bucket::find::<H>(hash) else { return };
+    let sketch = bucket::sketch(bucket);
+    let watched = sketch::is_watched(sketch, now);
     if tag == 0 && !watched {
         return;
     }
@@ -44,33 +45,52 @@ fn delivered<H: Header>(ctx: &TcContext, tag: u16) {
     if !entered && !watched {
         return;
     }
+    if !agrees(ctx, &packet, &Delivery { sketch, entered, now }) {
+        shortcut::forget(&packet.glance, bucket);
+    }
+}
+
+/// What is known of a packet that the stack delivers.
+struct Delivery {
+    sketch: *mut Sketch,
+    /// It is what entered with its tag.
+    entered: bool,
+    now: u64,
+}
+
+/// Notes in its flow what a packet says of it; whether the flow may still be what it seemed.
+#[inline(always)]
+fn agrees<H: Header>(ctx: &TcContext, packet: &Packet<H>, delivery: &Delivery) -> bool {
+    let Delivery { sketch, entered, now } = *delivery;
+    let glance = &packet.glance;
     let (key, direction) = glance.key();
-    let Some(flow) = H::flows().get_ptr_mut(key) else { return };
+    let Some(flow) = H::flows().get_ptr_mut(key) else { return false };
     if glance.is_control() {
         // Usually the ingress side has seen it already; a RST that the host's firewall made has no other.
         if flow::state(flow) == flow::PROMOTED {
             flow::restart(flow, if glance.tcp_flags & SYN == 0 { flow::CLOSING } else { flow::OBSERVED }, now);
         }
-        return;
+        return false;
     }
     if flow::state(flow) == flow::CLOSING {
-        return;
+        return true;
     }
     // SAFETY: reads of the context, which the verifier checks.
     let (from, to) = unsafe { ((*ctx.skb.skb).ingress_ifindex, (*ctx.skb.skb).ifindex) };
     let there = flow::direction(flow, direction);
     let promoted = flow::state(flow) == flow::PROMOTED;
     if entered && promoted && from == there.in_ifindex && !flow::is_of_class(there, packet.class) {
-        return;
+        return true;
     }
     if !entered || from != there.in_ifindex || from == to || !flow::expected(there, now) {
-        return twin(flow, there, now);
+        twin(flow, there, now);
+        return false;
     }
-    let Some(exit) = exit::find(ctx, &packet, from, to) else {
+    let Some(exit) = exit::find(ctx, packet, from, to) else {
         if there.proofs != 0 {
             flow::reset(flow, now);
         }
-        return;
+        return false;
     };
     if there.proofs == 0 {
         there.out_ifindex = to;
@@ -78,15 +98,16 @@ fn delivered<H: Header>(ctx: &TcContext, tag: u16) {
         flow::set_exit(there, &exit);
     } else if there.out_ifindex != to || !flow::leaves_by(there, &exit) || !flow::is_of_class(there, packet.class) {
         debug!(ctx, "a flow left at {} and now leaves at {}", there.out_ifindex, to);
-        return flow::reset(flow, now);
+        flow::reset(flow, now);
+        return false;
     }
     // What was padded to the least length of a frame when it entered is longer than what the stack delivers of it.
-    let length = parse::wire_length(ctx, &packet).max(ETH_ZLEN);
+    let length = parse::wire_length(ctx, glance).max(ETH_ZLEN);
     if length > there.length {
         there.length = length;
     }
     there.proofs += 1;
-    sketch::watch(bucket, now);
+    sketch::watch(sketch, now);
     maps::count(Reason::Proof);
     let back: &Direction = flow::direction(flow, direction ^ 1);
     if flow::state(flow) == flow::OBSERVED && flow::proven(there) && flow::proven(back) {
@@ -94,6 +115,7 @@ fn delivered<H: Header>(ctx: &TcContext, tag: u16) {
         maps::count(Reason::Promoted);
         debug!(ctx, "promoted: {} and {}", there.in_ifindex, to);
     }
+    true
 }
 
 /// The stack delivers a tuple that did not enter so: translation made it. All that was proven is void.

@@ -8,9 +8,10 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use aya_log_ebpf::debug;
-use minicni_common::{Bucket, Direction, Endpoint, EndpointKind, Flow, Reason};
+use minicni_common::{Direction, Endpoint, EndpointKind, Flow, Reason, Sketch};
 
 use crate::{
+    bucket::{self, Bucket},
     drop, exit,
     flow::{self, WayOut},
     header::Header,
@@ -18,7 +19,7 @@ use crate::{
     ipv6::Ipv6,
     maps,
     parse::{self, ETH_ZLEN, Frame, Glance, Other, Packet, SYN},
-    sketch, stack,
+    shortcut, sketch, stack,
 };
 
 #[inline(always)]
@@ -76,11 +77,17 @@ fn entered<H: Header>(ctx: &TcContext, now: u64) -> i32 {
         }
     };
     let hash = glance.hash();
-    let Some(bucket) = maps::sketch(hash) else { return unfit(ctx, &glance.other(Reason::Learning)) };
-    let rests = sketch::rests(bucket, hash, interface(ctx), now) && !glance.is_control();
-    let unknown = rests || !sketch::is_noted(bucket, now);
-    if unknown && let Some(action) = pass(ctx, &glance, hash, bucket, rests) {
+    let Some(bucket) = bucket::find::<H>(hash) else { return unfit(ctx, &glance.other(Reason::Learning)) };
+    let sketch = bucket::sketch(bucket);
+    let noted = sketch::is_noted(sketch, now);
+    // What rests was noted.
+    let rests = noted && sketch::rests(sketch, hash, interface(ctx), now) && !glance.is_control();
+    let unknown = rests || !noted;
+    if unknown && let Some(action) = pass(ctx, &glance, hash, sketch, rests) {
         return action;
+    }
+    if !unknown && let Some((frame, way)) = shortcut::find(ctx, &glance, hash, bucket, now) {
+        return send(ctx, frame, &way);
     }
     // What is unknown is due now.
     let Some(packet) = parse::examine(ctx, glance) else { return unfit(ctx, &glance.other(Reason::Malformed)) };
@@ -91,7 +98,7 @@ fn entered<H: Header>(ctx: &TcContext, now: u64) -> i32 {
     let (key, direction) = glance.key();
     let flow = H::flows().get_ptr_mut(key);
     if let Some(flow) = flow
-        && let Some(action) = redirect(ctx, &packet, direction, flow, now)
+        && let Some(action) = redirect(ctx, &packet, hash, bucket, direction, flow, now)
     {
         return action;
     }
@@ -100,7 +107,7 @@ fn entered<H: Header>(ctx: &TcContext, now: u64) -> i32 {
 
 /// Leaves a packet to the stack that is of no flow yet, or of a direction that rests. `None` if a flow should begin with it.
 #[inline(always)]
-fn pass<H: Header>(ctx: &TcContext, glance: &Glance<H>, hash: u64, bucket: *mut Bucket, rests: bool) -> Option<i32> {
+fn pass<H: Header>(ctx: &TcContext, glance: &Glance<H>, hash: u64, sketch: *mut Sketch, rests: bool) -> Option<i32> {
     flow::untag(ctx);
     let Some(endpoint) = maps::endpoint(interface(ctx)) else {
         return Some(stack(Reason::UnknownInterface));
@@ -118,17 +125,17 @@ fn pass<H: Header>(ctx: &TcContext, glance: &Glance<H>, hash: u64, bucket: *mut 
     if glance.is_control() {
         return Some(stack(Reason::TcpControl));
     }
-    if !rests && sketch::is_due(bucket, hash) {
+    if !rests && sketch::is_due(sketch, hash) {
         return None;
     }
     Some(stack(Reason::Learning))
 }
 
 /// What is known of a packet's flow.
-struct Known {
+struct Known<A> {
     flow: Option<*mut Flow>,
     hash: u64,
-    bucket: *mut Bucket,
+    bucket: *mut Bucket<A>,
     /// A flow should begin with it, if there is none.
     is_due: bool,
 }
@@ -137,7 +144,16 @@ struct Known {
 ///
 /// Nothing is written to the flow here, so its two directions do not slow each other down on two CPUs.
 #[inline(always)]
-fn redirect<H: Header>(ctx: &TcContext, packet: &Packet<H>, direction: u32, flow: *mut Flow, now: u64) -> Option<i32> {
+fn redirect<H: Header>(
+    ctx: &TcContext,
+    packet: &Packet<H>,
+    hash: u64,
+    bucket: *mut Bucket<H::Address>,
+    direction: u32,
+    flow: *mut Flow,
+    now: u64,
+) -> Option<i32> {
+    let epoch = maps::epoch();
     if flow::state(flow) != flow::PROMOTED {
         return None;
     }
@@ -149,7 +165,7 @@ fn redirect<H: Header>(ctx: &TcContext, packet: &Packet<H>, direction: u32, flow
         || !flow::is_of_class(there, packet.class)
         || flow::is_older(there, maps::refresh(), now)
         || there.noted != there.proofs && flow::is_older(there, maps::grace(), now)
-        || parse::wire_length(ctx, packet) > there.length
+        || parse::is_longer(ctx, &packet.glance, there.length)
         || there.generation != maps::generation(ifindex)
         || back.generation != maps::generation(back.in_ifindex)
         || flow::generation(flow) != maps::global_generation()
@@ -157,7 +173,7 @@ fn redirect<H: Header>(ctx: &TcContext, packet: &Packet<H>, direction: u32, flow
         return None;
     }
     // Not before, because what is read has to be kept while a map is asked.
-    let WayOut { ifindex: out, family, mark, priority, exit } = flow::way_out(there);
+    let way = flow::way_out(there);
     // These two last. Another CPU may evict the entry or have the flow begin anew meanwhile, and what was read above would be
     // half of the one and half of the other. Words are cleared one after the other, mostly upwards: then the interface is gone
     // before the way out is, and of a copy downwards it is the state that goes first.
@@ -165,7 +181,15 @@ fn redirect<H: Header>(ctx: &TcContext, packet: &Packet<H>, direction: u32, flow
         return None;
     }
     let frame = parse::headers::<H>(ctx, size_of::<Frame<H>>())?;
-    // SAFETY: `headers` found the whole struct inside the packet, and IP headers are packed as it is.
+    shortcut::make(&packet.glance, hash, bucket, there, &way, epoch, now);
+    Some(send(ctx, frame, &way))
+}
+
+/// Sends a packet, whose headers these are, on a proven way out.
+#[inline(always)]
+fn send<H: Header>(ctx: &TcContext, frame: *mut Frame<H>, way: &WayOut) -> i32 {
+    let WayOut { ifindex: out, family, mark, priority, exit } = *way;
+    // SAFETY: the caller found the whole struct inside the packet, and IP headers are packed as it is.
     unsafe {
         if family == 0 {
             Frame::set_ethernet(frame, exit);
@@ -176,16 +200,17 @@ fn redirect<H: Header>(ctx: &TcContext, packet: &Packet<H>, direction: u32, flow
     if family != 0 {
         flow::tag_redirected(ctx);
         exit::mark(ctx, mark, priority);
-        return Some(exit::to_neighbour(out, family, flow::next_hop(exit)));
+        return exit::to_neighbour(out, family, flow::next_hop(exit));
     }
     // SAFETY: the helper takes any index; one that does not exist drops the packet.
-    Some(unsafe { bpf_redirect_peer(out, 0) } as i32)
+    unsafe { bpf_redirect_peer(out, 0) as i32 }
 }
 
 /// The slow path: notes the packet if its flow may be promoted one day, and leaves it to the stack.
 #[inline(always)]
-fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, known: Known, now: u64) -> i32 {
+fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, known: Known<H::Address>, now: u64) -> i32 {
     let Known { flow, hash, bucket, is_due } = known;
+    let sketch = bucket::sketch(bucket);
     let glance = &packet.glance;
     flow::untag(ctx);
     let ifindex = interface(ctx);
@@ -207,13 +232,16 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, known: Known, now: u64)
     if glance.is_control() {
         if let Some(flow) = flow {
             flow::restart(flow, if glance.tcp_flags & SYN == 0 { flow::CLOSING } else { flow::OBSERVED }, now);
-            sketch::note(bucket, now);
+            sketch::note(sketch, now);
+        }
+        if sketch::is_watched(sketch, now) {
+            shortcut::forget(glance, bucket);
         }
         return stack(Reason::TcpControl);
     }
     let (key, direction) = glance.key();
     let Some(flow) = flow else {
-        if !is_due && !sketch::is_due(bucket, hash) {
+        if !is_due && !sketch::is_due(sketch, hash) {
             return stack(Reason::Learning);
         }
         if glance.may_be_read() {
@@ -224,12 +252,12 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, known: Known, now: u64)
             && let Some(flow) = H::flows().get_ptr_mut(key)
         {
             flow::begin(flow);
-            sketch::note(bucket, now);
+            sketch::note(sketch, now);
             flow::note(ctx, packet, hash, flow::direction(flow, direction), ifindex, now, false);
         }
         return stack(Reason::Learning);
     };
-    sketch::note(bucket, now);
+    sketch::note(sketch, now);
     if flow::is_closing(flow, now) {
         return stack(Reason::Closing);
     }
@@ -237,7 +265,7 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, known: Known, now: u64)
     let there = flow::direction(flow, direction);
     let back: &Direction = flow::direction(flow, direction ^ 1);
     if flow::rests(there, now) {
-        sketch::rest(bucket, hash, ifindex, there.noted_at);
+        sketch::rest(sketch, hash, ifindex, there.noted_at);
         return stack(Reason::Learning);
     }
     let promoted = before == flow::PROMOTED;
@@ -253,14 +281,17 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, known: Known, now: u64)
     if stale {
         flow::reset(flow, now);
     }
+    if promoted {
+        shortcut::forget(glance, bucket);
+    }
     if promoted && !stale && there.noted == there.proofs && flow::is_older(there, maps::refresh(), now) {
         // A refresh, and no longer packets are on their way: of longer ones it proves nothing. The MTU of the path may have become
         // smaller, and nobody may have said so.
-        there.length = parse::wire_length(ctx, packet).max(ETH_ZLEN);
+        there.length = parse::wire_length(ctx, glance).max(ETH_ZLEN);
     }
     flow::note(ctx, packet, hash, there, ifindex, now, promoted && !stale);
     if there.proofs | back.proofs != 0 {
-        sketch::watch(bucket, now);
+        sketch::watch(sketch, now);
     }
     if !promoted {
         return stack(Reason::Learning);

@@ -1,10 +1,10 @@
 use core::hint::cold_path;
 
 use aya_ebpf::{bindings::bpf_fib_lookup, programs::TcContext};
-use minicni_common::{Endpoint, FlowKey4, Note4, Reason};
+use minicni_common::{Bucket4, Endpoint, FlowKey4, Note4, Reason};
 
 use crate::{
-    header::{Flows, Header, Notes},
+    header::{Buckets, Flows, Header, Notes},
     maps,
     parse::Packet,
 };
@@ -38,6 +38,7 @@ impl Header for Ipv4 {
     type Address = u32;
     type Key = FlowKey4;
     type Note = Note4;
+    type Bucket = Bucket4;
 
     #[inline(always)]
     fn source(&self) -> u32 {
@@ -77,6 +78,15 @@ impl Header for Ipv4 {
     }
 
     #[inline(always)]
+    unsafe fn is_between(header: *const Self, addresses: *const u32) -> bool {
+        // SAFETY: the caller's, and the fields lie one after the other.
+        unsafe {
+            let own = (&raw const (*header).source).cast::<u64>().read_unaligned();
+            own == addresses.cast::<u64>().read_volatile()
+        }
+    }
+
+    #[inline(always)]
     fn decrement_ttl(&mut self, _: &TcContext) {
         self.ttl -= 1;
         // As ip_decrease_ttl() does: https://elixir.bootlin.com/linux/v6.12/source/include/net/ip.h#L470
@@ -103,6 +113,11 @@ impl Header for Ipv4 {
     }
 
     #[inline(always)]
+    fn side(source: (u32, u16), destination: (u32, u16)) -> u32 {
+        FlowKey4::side(source, destination)
+    }
+
+    #[inline(always)]
     fn note(packet: &Packet<Self>, sequence: u32) -> Note4 {
         let (key, direction) = packet.glance.key();
         let Packet { ttl, class, .. } = *packet;
@@ -124,6 +139,11 @@ impl Header for Ipv4 {
     #[inline(always)]
     fn flows() -> &'static Flows<FlowKey4> {
         &maps::FLOWS4
+    }
+
+    #[inline(always)]
+    fn buckets() -> &'static Buckets<Bucket4> {
+        &maps::BUCKETS4
     }
 
     #[inline(always)]

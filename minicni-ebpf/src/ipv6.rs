@@ -1,8 +1,8 @@
 use aya_ebpf::{bindings::bpf_fib_lookup, helpers::bpf_csum_update, programs::TcContext};
-use minicni_common::{Endpoint, FlowKey6, Note6, Reason};
+use minicni_common::{Bucket6, Endpoint, FlowKey6, Note6, Reason};
 
 use crate::{
-    header::{Flows, Header, Notes},
+    header::{Buckets, Flows, Header, Notes},
     maps,
     parse::Packet,
 };
@@ -32,6 +32,7 @@ impl Header for Ipv6 {
     type Address = u128;
     type Key = FlowKey6;
     type Note = Note6;
+    type Bucket = Bucket6;
 
     #[inline(always)]
     fn source(&self) -> u128 {
@@ -74,6 +75,15 @@ impl Header for Ipv6 {
     }
 
     #[inline(always)]
+    unsafe fn is_between(header: *const Self, addresses: *const u128) -> bool {
+        // SAFETY: the caller's, as below.
+        let own = unsafe { (&raw const (*header).source).cast::<u64>() };
+        let other = addresses.cast::<u64>();
+        // SAFETY: the caller's, and the fields lie one after the other.
+        (0..4).all(|index| unsafe { own.add(index).read_unaligned() == other.add(index).read_volatile() })
+    }
+
+    #[inline(always)]
     fn decrement_ttl(&mut self, ctx: &TcContext) {
         self.hop_limit -= 1;
         // No checksum of its own makes up for it in the sum over the packet that a network card may have left in
@@ -103,6 +113,11 @@ impl Header for Ipv6 {
     }
 
     #[inline(always)]
+    fn side(source: (u128, u16), destination: (u128, u16)) -> u32 {
+        FlowKey6::side(source, destination)
+    }
+
+    #[inline(always)]
     fn note(packet: &Packet<Self>, sequence: u32) -> Note6 {
         let (key, direction) = packet.glance.key();
         let Packet { ttl, class, .. } = *packet;
@@ -124,6 +139,11 @@ impl Header for Ipv6 {
     #[inline(always)]
     fn flows() -> &'static Flows<FlowKey6> {
         &maps::FLOWS6
+    }
+
+    #[inline(always)]
+    fn buckets() -> &'static Buckets<Bucket6> {
+        &maps::BUCKETS6
     }
 
     #[inline(always)]

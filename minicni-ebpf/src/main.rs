@@ -6,6 +6,7 @@
 #![no_std]
 #![no_main]
 
+mod bucket;
 mod egress;
 mod exit;
 mod flow;
@@ -15,6 +16,7 @@ mod ipv4;
 mod ipv6;
 mod maps;
 mod parse;
+mod shortcut;
 mod sketch;
 
 use aya_ebpf::{

@@ -6,14 +6,11 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use minicni_common::{
-    Bucket, Counters, Endpoint, EndpointSlot, FlowKey4, FlowKey6, Note4, Note6, Reason,
-    names::{
-        BUCKETS, ENDPOINT_SLOT_ENTRIES, GENERATION_ENTRIES, GLOBAL_GENERATION, MAX_ENDPOINTS, bucket, endpoint_slot,
-        slot,
-    },
+    Bucket4, Bucket6, Counters, Endpoint, EndpointSlot, FlowKey4, FlowKey6, Note4, Note6, Reason,
+    names::{ENDPOINT_SLOT_ENTRIES, EPOCH, GENERATION_ENTRIES, GLOBAL_GENERATION, MAX_ENDPOINTS, endpoint_slot, slot},
 };
 
-use crate::header::{Flows, Notes};
+use crate::header::{Buckets, Flows, Notes};
 
 #[btf_map]
 pub static ENDPOINTS: HashMap<u32, Endpoint, { MAX_ENDPOINTS as usize }> = HashMap::new();
@@ -28,13 +25,16 @@ pub static FLOWS4: Flows<FlowKey4> = Flows::new();
 pub static FLOWS6: Flows<FlowKey6> = Flows::new();
 
 #[btf_map]
+pub static BUCKETS4: Buckets<Bucket4> = Buckets::new();
+
+#[btf_map]
+pub static BUCKETS6: Buckets<Bucket6> = Buckets::new();
+
+#[btf_map]
 pub static NOTES4: Notes<Note4> = Notes::new();
 
 #[btf_map]
 pub static NOTES6: Notes<Note6> = Notes::new();
-
-#[btf_map]
-static SKETCH: Array<Bucket, { BUCKETS as usize }> = Array::new();
 
 #[btf_map]
 static GENERATIONS: Array<u64, { GENERATION_ENTRIES as usize }> = Array::new();
@@ -97,16 +97,16 @@ pub fn global_generation() -> u64 {
     GENERATIONS.get(GLOBAL_GENERATION).copied().unwrap_or_default()
 }
 
+/// What changes after any generation does.
+#[inline(always)]
+pub fn epoch() -> u32 {
+    GENERATIONS.get(EPOCH).map_or(0, |epoch| *epoch as u32)
+}
+
 /// The generation of an interface's slot.
 #[inline(always)]
 pub fn generation(ifindex: u32) -> u64 {
     GENERATIONS.get(slot(ifindex)).copied().unwrap_or_default()
-}
-
-/// The bucket for the hash of a flow; always there.
-#[inline(always)]
-pub fn sketch(hash: u64) -> Option<*mut Bucket> {
-    SKETCH.get_ptr_mut(bucket(hash))
 }
 
 /// What an interface is; `None` where nobody has entered it.

@@ -48,6 +48,17 @@ impl<H> Frame<H> {
     /// Where the TCP or UDP header begins.
     const TRANSPORT: usize = offset_of!(Self, source_port);
 
+    /// Source and destination port, as they lie in the packet.
+    ///
+    /// # Safety
+    ///
+    /// The frame is inside the packet.
+    #[inline(always)]
+    pub unsafe fn ports(frame: *const Self) -> u32 {
+        // SAFETY: the fields lie one after the other.
+        unsafe { (&raw const (*frame).source_port).cast::<u32>().read_unaligned() }
+    }
+
     /// Writes the Ethernet addresses, which are the first twelve of sixteen bytes, in as few words as there are.
     ///
     /// # Safety
@@ -104,6 +115,25 @@ impl<H: Header> Glance<H> {
     pub fn hash(&self) -> u64 {
         let (source_port, destination_port) = self.ports();
         H::hash((self.source, source_port), (self.destination, destination_port), self.protocol)
+    }
+
+    /// Of the two shortcuts that its flow has, that of its direction.
+    #[inline(always)]
+    pub fn side(&self) -> u32 {
+        let (source_port, destination_port) = self.ports();
+        H::side((self.source, source_port), (self.destination, destination_port))
+    }
+
+    /// Its ports as one word, as they lie in memory.
+    #[inline(always)]
+    pub fn port_word(&self) -> u32 {
+        u32::from(self.destination_port) << 16 | u32::from(self.source_port)
+    }
+
+    /// TCP or UDP, as IP has it.
+    #[inline(always)]
+    pub fn protocol(&self) -> u8 {
+        self.protocol
     }
 
     #[inline(always)]
@@ -189,13 +219,19 @@ fn pulled_headers<H>(ctx: &TcContext, length: usize) -> Option<*mut Frame<H>> {
 
 /// The length of the frame as one segment on the wire; for a GSO packet that of its segments, at least.
 #[inline(always)]
-pub fn wire_length<H: Header>(ctx: &TcContext, packet: &Packet<H>) -> u32 {
+pub fn wire_length<H: Header>(ctx: &TcContext, glance: &Glance<H>) -> u32 {
     // SAFETY: reads of the context, which the verifier checks.
     let (length, gso_size) = unsafe { ((*ctx.skb.skb).len, (*ctx.skb.skb).gso_size) };
     if gso_size == 0 {
         return length;
     }
-    gso_size + (Frame::<H>::TRANSPORT + if packet.glance.is_tcp() { TCP_LENGTH } else { UDP_LENGTH }) as u32
+    gso_size + (Frame::<H>::TRANSPORT + if glance.is_tcp() { TCP_LENGTH } else { UDP_LENGTH }) as u32
+}
+
+/// Whether the frame is longer on the wire than so many bytes, as one segment: [`wire_length`]. No segment is longer than all of it.
+#[inline(always)]
+pub fn is_longer<H: Header>(ctx: &TcContext, glance: &Glance<H>, limit: u32) -> bool {
+    ctx.len() > limit && wire_length(ctx, glance) > limit
 }
 
 /// TCP's sequence number, in network byte order; 0 of UDP. Not kept in a [`Packet`], because the fast path has no use for it.
@@ -249,13 +285,19 @@ pub fn examine<H: Header>(ctx: &TcContext, glance: Glance<H>) -> Option<Packet<H
     let frame = headers::<H>(ctx, size_of::<Frame<H>>())?;
     // SAFETY: `headers` found the whole struct inside the packet.
     let ip = unsafe { (*frame).ip };
-    let header = if glance.is_tcp() { TCP_LENGTH } else { UDP_LENGTH };
-    let length = ip.length();
-    if length < size_of::<H>() + header || Frame::<H>::IP + length > ctx.len() as usize {
+    if !fits(ctx, &ip, glance.is_tcp()) {
         cold_path();
         return None;
     }
     Some(Packet { glance, ttl: ip.ttl(), class: ip.class() })
+}
+
+/// Whether a packet is as long as its header says, and long enough for TCP's or UDP's.
+#[inline(always)]
+pub fn fits<H: Header>(ctx: &TcContext, ip: &H, is_tcp: bool) -> bool {
+    let header = if is_tcp { TCP_LENGTH } else { UDP_LENGTH };
+    let length = ip.length();
+    length >= size_of::<H>() + header && Frame::<H>::IP + length <= ctx.len() as usize
 }
 
 /// TCP or UDP, or why it is neither.

@@ -6,11 +6,11 @@ use aya::{
     programs::{ProgramError, SchedClassifier},
 };
 use minicni_common::{
-    Bucket, Counters, Endpoint, EndpointSlot, Flow, FlowKey4, FlowKey6, Note4, Note6,
+    Bucket4, Bucket6, Counters, Endpoint, EndpointSlot, Flow, FlowKey4, FlowKey6, Note4, Note6,
     names::{
-        BUCKETS, COUNTERS, EGRESS, ENDPOINT_SLOT_ENTRIES, ENDPOINT_SLOTS, ENDPOINTS, FLOWS4, FLOWS6,
-        GENERATION_ENTRIES, GENERATIONS, INGRESS, MAPS, MAX_ENDPOINTS, MAX_FLOWS, MapName, NOTE_ENTRIES, NOTES4,
-        NOTES6, SKETCH, constants,
+        BUCKETS, BUCKETS4, BUCKETS6, COUNTERS, EGRESS, ENDPOINT_SLOT_ENTRIES, ENDPOINT_SLOTS, ENDPOINTS, FLOWS4,
+        FLOWS6, GENERATION_ENTRIES, GENERATIONS, INGRESS, MAPS, MAX_ENDPOINTS, MAX_FLOWS, MapName, NOTE_ENTRIES,
+        NOTES4, NOTES6, constants,
     },
 };
 
@@ -116,16 +116,17 @@ pub(super) const ENDPOINT_SHAPE: Shape =
     Shape::new(ENDPOINTS, MapType::Hash, size_of::<u32>(), size_of::<Endpoint>(), MAX_ENDPOINTS);
 
 /// The shapes of the maps that the object declares.
-fn shapes() -> [Shape; 9] {
+fn shapes() -> [Shape; 10] {
     const INDEX: usize = size_of::<u32>();
     [
         ENDPOINT_SHAPE,
         Shape::new(ENDPOINT_SLOTS, MapType::Array, INDEX, size_of::<EndpointSlot>(), ENDPOINT_SLOT_ENTRIES),
         Shape::new(FLOWS4, MapType::LruHash, size_of::<FlowKey4>(), size_of::<Flow>(), MAX_FLOWS),
         Shape::new(FLOWS6, MapType::LruHash, size_of::<FlowKey6>(), size_of::<Flow>(), MAX_FLOWS),
+        Shape::new(BUCKETS4, MapType::Array, INDEX, size_of::<Bucket4>(), BUCKETS),
+        Shape::new(BUCKETS6, MapType::Array, INDEX, size_of::<Bucket6>(), BUCKETS),
         Shape::new(NOTES4, MapType::Array, INDEX, size_of::<Note4>(), NOTE_ENTRIES),
         Shape::new(NOTES6, MapType::Array, INDEX, size_of::<Note6>(), NOTE_ENTRIES),
-        Shape::new(SKETCH, MapType::Array, INDEX, size_of::<Bucket>(), BUCKETS),
         Shape::new(GENERATIONS, MapType::Array, INDEX, size_of::<u64>(), GENERATION_ENTRIES),
         Shape::new(COUNTERS, MapType::PerCpuArray, INDEX, size_of::<Counters>(), 1),
     ]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use aya::maps::{Array, MapData, MapError, PerCpuArray};
 use minicni_common::{
     Counters,
-    names::{COUNTERS, GENERATIONS, GLOBAL_GENERATION, slot},
+    names::{COUNTERS, EPOCH, GENERATIONS, GLOBAL_GENERATION, slot},
 };
 use nix::time::{ClockId, clock_gettime};
 
@@ -58,7 +58,11 @@ impl Generations {
             source: errno.into(),
         })?;
         let generation = now.tv_sec().unsigned_abs() * 1_000_000_000 + now.tv_nsec().unsigned_abs();
-        self.map.set(index, generation, 0).map_err(failed("write", &self.path))
+        // The epoch after what it stands for: who saw the one must see the other.
+        for index in [index, EPOCH] {
+            self.map.set(index, generation, 0).map_err(failed("write", &self.path))?;
+        }
+        Ok(())
     }
 }
 

@@ -72,6 +72,9 @@ pub(crate) struct Bench {
     pub(crate) pins: Pins,
     name: String,
     frames: Vec<(Duration, Vec<u8>)>,
+    /// Flows have their shortcuts as soon as they are promoted.
+    shortcuts: bool,
+    promoted: bool,
     /// Keeps what the tagging program calls.
     _calls: OwnedFd,
 }
@@ -118,21 +121,41 @@ pub(crate) fn run(name: &str, constants: Constants, test: impl Fn(&mut Bench) + 
     }
 }
 
-/// Runs a test on a thread of its own, in namespaces of its own.
+/// Runs a test, and where it promotes flows once more, with shortcuts to them.
 pub(crate) fn run_with(family: Family, name: &str, constants: Constants, test: impl Fn(&mut Bench) + Sync) {
-    eprintln!("{name} with {family:?}");
+    if run_once(family, name, &constants, false, &test) {
+        run_once(family, name, &constants, true, &test);
+    }
+}
+
+/// As [`run`], by the flow cache alone: of tests that do to it what no program does.
+pub(crate) fn run_without_shortcuts(name: &str, constants: Constants, test: impl Fn(&mut Bench) + Sync) {
+    for family in [Family::V4, Family::V6] {
+        run_once(family, name, &constants, false, &test);
+    }
+}
+
+/// Runs a test on a thread of its own, in namespaces of its own. Whether it promoted flows.
+fn run_once(
+    family: Family,
+    name: &str,
+    constants: &Constants,
+    shortcuts: bool,
+    test: impl Fn(&mut Bench) + Sync,
+) -> bool {
+    eprintln!("{name} with {family:?}{}", if shortcuts { " and shortcuts" } else { "" });
     assert!(geteuid().is_root(), "the datapath tests load eBPF programs and need root; run `sudo -E cargo xtask test`");
     let outcome = thread::scope(|scope| {
         scope
             .spawn(|| {
-                let mut bench = Bench::new(family, name, &constants);
+                let mut bench = Bench::new(family, name, constants);
+                bench.shortcuts = shortcuts;
                 test(&mut bench);
+                bench.promoted
             })
             .join()
     });
-    if let Err(panic) = outcome {
-        std::panic::resume_unwind(panic);
-    }
+    outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 impl Bench {
@@ -167,7 +190,17 @@ impl Bench {
             Family::V6 => Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 1).into(),
         };
         let name = format!("{name}-{family:?}");
-        let mut bench = Self { a, b, virtual_address, pins, name, frames: Vec::new(), _calls: calls };
+        let mut bench = Self {
+            a,
+            b,
+            virtual_address,
+            pins,
+            name,
+            frames: Vec::new(),
+            shortcuts: false,
+            promoted: false,
+            _calls: calls,
+        };
         bench.enter(a, 0);
         bench.enter(b, 0);
         bench
@@ -203,11 +236,17 @@ impl Bench {
     }
 
     /// Empties the cache.
-    pub(crate) fn forget(&self) {
+    pub(crate) fn evict(&self) {
         let mut flows = Flows::open(&self.pins).unwrap();
         for (key, _) in flows.all().unwrap() {
             flows.remove(&key).unwrap();
         }
+    }
+
+    /// Empties the cache, and voids shortcuts.
+    pub(crate) fn forget(&self) {
+        self.evict();
+        self.generations().bump_all().unwrap();
     }
 
     /// The direction of the one flow that enters at a pod.
@@ -342,6 +381,20 @@ impl Bench {
             self.through_the_stack(a, b, there, Reason::Learning, &[Reason::Proof]);
             let events: &[_] = if round == 8 { &[Reason::Proof, Reason::Promoted] } else { &[Reason::Proof] };
             self.through_the_stack(b, a, back, Reason::Learning, events);
+        }
+        self.promoted = true;
+        if self.shortcuts {
+            self.shorten(there, back);
+        }
+    }
+
+    /// Sends packets of a promoted flow both ways until there are shortcuts.
+    #[track_caller]
+    pub(crate) fn shorten(&mut self, there: &Frame, back: &Frame) {
+        let (a, b) = (self.a, self.b);
+        for _ in 0..2 {
+            self.expect(&[Reason::Redirected], REDIRECT, |bench| bench.ingress(a, &there.bytes()));
+            self.expect(&[Reason::Redirected], REDIRECT, |bench| bench.ingress(b, &back.bytes()));
         }
     }
 }

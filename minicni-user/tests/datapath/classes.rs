@@ -9,7 +9,7 @@ use minicni_common::{
 };
 
 use crate::{
-    bench::{Bench, OK, REDIRECT, patient, run},
+    bench::{Bench, OK, REDIRECT, patient, run, run_without_shortcuts},
     packets::Frame,
 };
 
@@ -135,7 +135,7 @@ fn write<K: aya::Pod>(bench: &Bench, cache: MapName, key: K, flow: Flow) {
 
 #[test]
 fn a_promoted_flow_that_another_cpu_cleared_meanwhile_starts_anew() {
-    run("cleared", patient(), |bench| {
+    run_without_shortcuts("cleared", patient(), |bench| {
         let (there, back) = udp(bench);
         let a = bench.a;
         bench.promote(&there, &back);

@@ -15,6 +15,7 @@ mod newcomers;
 mod older;
 mod packets;
 mod promotion;
+mod shortcuts;
 mod spoofing;
 mod tagged;
 mod traffic;
