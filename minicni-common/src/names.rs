@@ -22,7 +22,7 @@ pub const ENDPOINT_SLOTS: MapName = MapName { symbol: "ENDPOINT_SLOTS", pin: "en
 pub const FLOWS4: MapName = MapName { symbol: "FLOWS4", pin: "flows4" };
 /// The IPv6 flow cache: [`FlowKey6`](crate::FlowKey6) -> [`Flow`](crate::Flow), as [`FLOWS4`].
 pub const FLOWS6: MapName = MapName { symbol: "FLOWS6", pin: "flows6" };
-/// Generations, `u64` each: index 0 counts for every flow, the others are the slots of [`slot`].
+/// Generations, `u64` each: index 0 counts for every flow, the others are the slots of [`slot`], the last is the [`EPOCH`].
 pub const GENERATIONS: MapName = MapName { symbol: "GENERATIONS", pin: "generations" };
 /// What IPv4 packets on their way through the stack entered as: `u32` tag -> [`Note4`](crate::Note4).
 pub const NOTES4: MapName = MapName { symbol: "NOTES4", pin: "notes4" };

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use minicni::datapath::Flows;
+use minicni::datapath::{Flows, Generations};
 
 use super::{
     bed::{Bed, UDP_TIMEOUT},
@@ -132,6 +132,8 @@ impl Run {
                     for (key, _) in flows.all()? {
                         flows.remove(&key)?;
                     }
+                    // Shortcuts are copies, and would take flows past the stack until they are over.
+                    Generations::open(&node.pins())?.bump_all()?;
                 }
             }
             Phase::Before | Phase::Promoted | Phase::Close | Phase::Policy => {}

@@ -1,5 +1,6 @@
 //! What the datapath carries and costs, beside what people run and beside what the kernel can at best.
 
+mod arrivals;
 mod bpf;
 pub(super) mod connections;
 mod control;

@@ -2,10 +2,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::arrivals::PARTS;
 use crate::bench::statistics::Summary;
 
-/// Parts of the time, of which the middle one counts: what holds single ones up is not what is measured.
-const PARTS: u32 = 9;
 /// Repetitions between two looks at the clock.
 const TURN: u32 = 10;
 

@@ -9,20 +9,26 @@ use std::{
 
 use anyhow::{Result, anyhow};
 
-use super::{path::Path, peers::INTERFACE, rules::ip, task::together};
+use super::{arrivals::Arrivals, path::Path, peers::INTERFACE, rules::ip, task::together};
 
 /// What is sent at once.
 const CHUNK: usize = 128 << 10;
+/// Of the time that everything is measured: windows and buffers swing slowly.
+const TIMES: u32 = 2;
 /// The windows open before the clock starts.
 const WARM_UP: Duration = Duration::from_millis(40);
 
-/// Bits that arrive in a second over so many connections at once.
+/// Bits that arrive in a second over so many connections at once, in the middle one of the parts of the time.
 pub(super) fn rate(path: &Path, cpus: [usize; 2], connections: usize, time: Duration) -> Result<f64> {
     let (clients, servers): (Vec<_>, Vec<_>) = path.tcp(connections)?.into_iter().map(|[c, s]| (c, s)).unzip();
+    let arrivals = &Arrivals::new(Instant::now() + WARM_UP, TIMES * time);
     // Further threads have the CPU and the priority of the one that starts them.
-    let (_, rates) =
-        together(cpus, move || each(clients, |client| send(client, time)), move || each(servers, receive))?;
-    Ok(rates.into_iter().sum())
+    together(
+        cpus,
+        move || each(clients, |client| send(client, arrivals)),
+        move || each(servers, |server| receive(server, arrivals)),
+    )?;
+    Ok(arrivals.rate())
 }
 
 /// As [`rate`], with a packet for every segment: the client's device is to take no more at once.
@@ -46,9 +52,9 @@ fn each<R: Send>(streams: Vec<TcpStream>, work: impl Fn(TcpStream) -> Result<R> 
     })
 }
 
-fn send(mut client: TcpStream, time: Duration) -> Result<()> {
-    let (start, chunk) = (Instant::now(), vec![0; CHUNK]);
-    while start.elapsed() < WARM_UP + time {
+fn send(mut client: TcpStream, arrivals: &Arrivals) -> Result<()> {
+    let chunk = vec![0; CHUNK];
+    while !arrivals.is_over(Instant::now()) {
         client.write_all(&chunk)?;
     }
     client.shutdown(Shutdown::Write)?;
@@ -57,17 +63,13 @@ fn send(mut client: TcpStream, time: Duration) -> Result<()> {
     Ok(())
 }
 
-fn receive(mut server: TcpStream) -> Result<f64> {
-    let (start, mut buffer) = (Instant::now(), vec![0; 2 * CHUNK]);
-    while start.elapsed() < WARM_UP {
-        let _ = server.read(&mut buffer)?;
-    }
-    let (start, mut bytes) = (Instant::now(), 0.0);
+fn receive(mut server: TcpStream, arrivals: &Arrivals) -> Result<()> {
+    let mut buffer = vec![0; 2 * CHUNK];
     loop {
         let length = server.read(&mut buffer)?;
         if length == 0 {
-            return Ok(8.0 * bytes / start.elapsed().as_secs_f64());
+            return Ok(());
         }
-        bytes += f64::from(u32::try_from(length)?);
+        arrivals.add(Instant::now(), length);
     }
 }
