@@ -34,13 +34,16 @@ const UPLINK: [&str; 5] = [
 ];
 
 /// Beside programs that others attached by TCX.
-const WITH_TCX: &str = "attachment::the_programs_of_others_survive_all_that_the_daemon_does";
+const WITH_TCX: [&str; 2] = [
+    "attachment::the_programs_of_others_survive_all_that_the_daemon_does",
+    "attachment::what_a_program_of_others_before_ours_drops_is_dropped_of_promoted_flows_too_and_at_once",
+];
 
 /// Test programs of this package, and the names of the tests of each.
 pub(super) fn tests(release: Release) -> Vec<(&'static str, Vec<&'static str>)> {
     let mut uplink = UPLINK.to_vec();
     if release != Release::Bookworm {
-        uplink.push(WITH_TCX);
+        uplink.extend(WITH_TCX);
     }
     vec![
         ("spoofing", SPOOFING.to_vec()),

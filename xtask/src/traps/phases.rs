@@ -89,7 +89,7 @@ impl Run {
         let first = self.outcomes.len();
         self.look_at_all(cells);
         match phase {
-            Phase::Promoted => self.conntrack_is_sure(first)?,
+            Phase::Promoted | Phase::Flush => self.conntrack_is_sure(first)?,
             Phase::Restart => {
                 // All went on without the daemons; and now with them.
                 let without = self.outcomes.split_off(first);
@@ -218,8 +218,11 @@ impl Run {
         speak(&mut self.conversations, &self.bed);
         sleep(SURE);
         speak(&mut self.conversations, &self.bed);
-        let table = |protocol| conntrack(self.bed.node(), protocol, self.bed.setting.ipv6);
-        let (tcp, udp) = (table("tcp")?, table("udp")?);
+        let mut tables = Vec::new();
+        for node in &self.bed.lab.nodes {
+            let table = |protocol| conntrack(node, protocol, self.bed.setting.ipv6);
+            tables.push((table("tcp")?, table("udp")?));
+        }
         for outcome in &mut self.outcomes[first..] {
             let Cell { kind, traffic, .. } = outcome.cell;
             let is = |conversation: &&Conversation| (conversation.kind, conversation.traffic) == (kind, traffic);
@@ -227,8 +230,13 @@ impl Run {
                 continue;
             }
             let conversation = self.conversations.iter().find(is).context("a passed cell has its conversation")?;
-            let table = if traffic == Traffic::Tcp { &tcp } else { &udp };
-            outcome.verdict = is_sure(&self.bed, conversation, table).into();
+            // The other node has what its pods answer, if it bears the client's address and no twin is answered elsewhere.
+            let crosses = matches!(kind, Kind::DirectRemote | Kind::ClusterIpRemote) && traffic != Traffic::Twin;
+            let nodes = if crosses { 2 } else { 1 };
+            let checks = (1..).zip(&tables).take(nodes).try_for_each(|(node, (tcp, udp))| {
+                is_sure(&self.bed, conversation, node, if traffic == Traffic::Tcp { tcp } else { udp })
+            });
+            outcome.verdict = checks.into();
         }
         Ok(())
     }
@@ -252,12 +260,12 @@ impl Run {
     }
 }
 
-/// Whether conntrack has all entries of a conversation, each ASSURED.
-fn is_sure(bed: &Bed, conversation: &Conversation, table: &str) -> Check {
+/// Whether the conntrack of a node has all entries of a conversation, each ASSURED.
+fn is_sure(bed: &Bed, conversation: &Conversation, node: usize, table: &str) -> Check {
     for (origin, count) in conversation.origins(bed)? {
         let entries = begun_at(table, origin);
         let sure = entries.iter().filter(|entry| entry.contains("[ASSURED]")).count();
-        let expected = format!("{count} ASSURED in conntrack from {origin}");
+        let expected = format!("{count} ASSURED in conntrack of node{node} from {origin}");
         ensure(sure >= count, expected, if entries.is_empty() { "none".to_owned() } else { entries.join("; ") })?;
     }
     Ok(())

@@ -9,9 +9,10 @@ use std::{
 };
 
 use minicni::{
-    datapath::{Constants, OBJECT, Pins, attach_tcx, has_tcx, load},
+    datapath::{Constants, Endpoints, OBJECT, Pins, attach_tcx, has_tcx, load},
     node::uplink,
 };
+use minicni_common::{Endpoint, EndpointKind};
 use nix::{
     net::if_::if_nametoindex,
     sys::signal::{Signal, kill},
@@ -154,6 +155,38 @@ fn beside_filters_in_a_clsact_qdisc_the_programs_run_behind_them_and_leave_them_
     assert_fast(&lab, &a, &b);
     let qdiscs = tc(&lab.nodes[0], &format!("qdisc show dev {UPLINK}"));
     assert!(qdiscs.contains("pfifo") && qdiscs.contains("clsact"), "{qdiscs}");
+}
+
+#[test]
+fn what_a_program_of_others_before_ours_drops_is_dropped_of_promoted_flows_too_and_at_once() {
+    let mut lab = wired("drops", Families::V4);
+    let (theirs, ifindex) = strangers(&lab.nodes[0]);
+    // Where packets leave they would take off the tag that ours look for.
+    let links = fs::read_dir(theirs.links()).unwrap().map(|link| link.unwrap().path());
+    let leaving: Vec<_> = links.filter(|link| link.to_str().unwrap().contains("egress")).collect();
+    assert_eq!(leaving.len(), 1);
+    fs::remove_file(&leaving[0]).unwrap();
+    lab.start_daemons().unwrap();
+    let (a, b, _server) = pair(&lab);
+    assert_attached(&lab.nodes[0], &by_default());
+    assert_fast(&lab, &a, &b);
+    let mut client = Client::connect(&a.netns, Protocol::Udp, to(b.address().unwrap())).unwrap();
+    let [count, _] = redirected(&lab, || assert!(client.measure(500).is_ok()));
+    assert!(count > 900, "{count}");
+    // They drop what enters there: to them it is a pod, which does not send with this MAC address.
+    let pod = Endpoint {
+        kind: EndpointKind::Pod as u32,
+        flags: 0,
+        ipv4: [0; 4],
+        mac: [0; 6],
+        reserved: [0; 2],
+        ipv6: [0; 16],
+    };
+    Endpoints::open(&theirs).unwrap().insert(ifindex, &pod).unwrap();
+    let [count, _] = redirected(&lab, || assert!(client.exchange(b"x").is_err()));
+    assert_eq!(count, 1, "the request, and no answer");
+    Endpoints::open(&theirs).unwrap().remove(ifindex).unwrap();
+    client.exchange(b"x").unwrap();
 }
 
 #[test]

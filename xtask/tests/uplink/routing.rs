@@ -1,7 +1,9 @@
 //! The kernel's routes decide, also about flows that are promoted.
 
 use std::{
-    fs, thread,
+    fs,
+    net::{Ipv4Addr, Ipv6Addr},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -13,7 +15,9 @@ use xtask::lab::{
 use crate::{ip, lab, redirected, to, wired};
 
 /// An address of the second node that is none of its pods'.
-const EXTERNAL: std::net::Ipv4Addr = std::net::Ipv4Addr::new(203, 0, 113, 5);
+const EXTERNAL: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
+/// As [`EXTERNAL`].
+const EXTERNAL6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 5);
 /// A second wire between the nodes.
 const SECOND: &str = "eth1";
 /// How long a promoted flow may take to follow.
@@ -28,8 +32,8 @@ fn sent(node: &Node, interface: &str) -> u64 {
 
 /// Two nodes with a second wire between them, which is an uplink of theirs, too. The external address is reached by the
 /// first wire. Gives a pod on the first node, and who answers on the second.
-fn two_wires(name: &str) -> (Lab, Pod, Server) {
-    let mut lab = wired(name, Families::V4);
+fn two_wires(name: &str, families: Families) -> (Lab, Pod, Server) {
+    let mut lab = wired(name, families);
     let [one, other] = &lab.nodes[..] else { panic!("two nodes") };
     let (here, there) = (one.netns_name(), other.netns_name());
     ip(one, &format!("link add {SECOND} netns {here} type veth peer name {SECOND} netns {there}"));
@@ -39,6 +43,13 @@ fn two_wires(name: &str) -> (Lab, Pod, Server) {
     }
     ip(one, &format!("route add {EXTERNAL} via 192.168.77.2"));
     ip(other, &format!("address add {EXTERNAL}/32 dev lo"));
+    if families == Families::Dual {
+        for node in [one, other] {
+            ip(node, &format!("address add fd78::{}/64 dev {SECOND} nodad", node.number));
+        }
+        ip(one, &format!("route add {EXTERNAL6} via {}", other.address6));
+        ip(other, &format!("address add {EXTERNAL6}/128 dev lo nodad"));
+    }
     let file = lab.nodes_file();
     let mut nodes = fs::read_to_string(&file).unwrap();
     for node in [one, other] {
@@ -48,7 +59,7 @@ fn two_wires(name: &str) -> (Lab, Pod, Server) {
     fs::write(file, nodes).unwrap();
     let server = Server::start(&other.netns, crate::PORT).unwrap();
     // Masqueraded, it would stay in the stack.
-    lab.start_daemons_with(&["--non-masquerade-cidrs", &EXTERNAL.to_string()]).unwrap();
+    lab.start_daemons_with(&["--non-masquerade-cidrs", &format!("{EXTERNAL},{EXTERNAL6}")]).unwrap();
     let pod = lab.nodes[0].pod("a").unwrap();
     (lab, pod, server)
 }
@@ -65,7 +76,7 @@ fn converse(lab: &Lab, client: &mut Client, rounds: usize) -> (u64, u64, u64) {
 
 #[test]
 fn a_blackhole_in_place_of_a_route_stops_a_promoted_flow_within_six_seconds() {
-    let (lab, pod, _server) = two_wires("blackhole");
+    let (lab, pod, _server) = two_wires("blackhole", Families::V4);
     let mut client = Client::connect(&pod.netns, Protocol::Tcp, to(EXTERNAL)).unwrap();
     let (count, ..) = converse(&lab, &mut client, 200);
     assert!(count > 350, "{count}");
@@ -82,7 +93,7 @@ fn a_blackhole_in_place_of_a_route_stops_a_promoted_flow_within_six_seconds() {
 
 #[test]
 fn a_promoted_flow_follows_its_route_to_another_wire_within_six_seconds() {
-    let (lab, pod, _server) = two_wires("moved");
+    let (lab, pod, _server) = two_wires("moved", Families::V4);
     let mut client = Client::connect(&pod.netns, Protocol::Tcp, to(EXTERNAL)).unwrap();
     let (count, first, second) = converse(&lab, &mut client, 500);
     assert!(count > 900 && first >= 500 && second < 50, "{count}, {first}, {second}");
@@ -114,7 +125,7 @@ fn a_neighbour_that_gets_another_mac_address_is_followed_at_once() {
 
 #[test]
 fn a_policy_routed_flow_goes_where_the_kernel_says_before_and_after_its_promotion() {
-    let (lab, pod, _server) = two_wires("policy");
+    let (lab, pod, _server) = two_wires("policy", Families::V4);
     let node = &lab.nodes[0];
     ip(node, &format!("route add default via 192.168.78.2 dev {SECOND} table 77"));
     let address = pod.address().unwrap();
@@ -133,8 +144,43 @@ fn a_policy_routed_flow_goes_where_the_kernel_says_before_and_after_its_promotio
 }
 
 #[test]
+fn a_policy_routed_ipv6_flow_goes_where_the_kernel_says_before_and_after_its_promotion() {
+    let (lab, pod, _server) = two_wires("policy6", Families::Dual);
+    let node = &lab.nodes[0];
+    ip(node, &format!("-6 route add default via fd78::2 dev {SECOND} table 77"));
+    let address = pod.address6().unwrap();
+    for rule in [format!("iif {} table 77", pod.host_interface().unwrap()), format!("from {address} table 77")] {
+        ip(node, &format!("-6 rule add {rule}"));
+        for (protocol, host) in [(Protocol::Tcp, EXTERNAL6), (Protocol::Udp, lab.nodes[1].address6)] {
+            let mut client = Client::connect(&pod.netns, protocol, to(host)).unwrap();
+            let (count, first, second) = converse(&lab, &mut client, 1_000);
+            assert!(count > 1_900 && first < 50 && second >= 1_000, "{rule}: {count}, {first}, {second}");
+            client.close().unwrap();
+        }
+        ip(node, &format!("-6 rule del {rule}"));
+    }
+}
+
+#[test]
+fn a_promoted_ipv6_flow_follows_its_route_to_another_wire_within_six_seconds() {
+    let (lab, pod, _server) = two_wires("moved6", Families::Dual);
+    let mut client = Client::connect(&pod.netns, Protocol::Tcp, to(EXTERNAL6)).unwrap();
+    let (count, first, second) = converse(&lab, &mut client, 500);
+    assert!(count > 900 && first >= 500 && second < 50, "{count}, {first}, {second}");
+    ip(&lab.nodes[0], &format!("route replace {EXTERNAL6} via fd78::2"));
+    let start = Instant::now();
+    while sent(&lab.nodes[0], SECOND) < second + 60 {
+        assert!(start.elapsed() < LIMIT, "the flow still leaves by the first wire");
+        client.exchange(b"x").unwrap();
+        thread::sleep(Duration::from_millis(1));
+    }
+    let (count, first, second) = converse(&lab, &mut client, 500);
+    assert!(count > 900 && first < 50 && second >= 500, "{count}, {first}, {second}");
+}
+
+#[test]
 fn a_flow_that_is_routed_by_a_mark_stays_in_the_stack_and_goes_where_the_mark_says() {
-    let (lab, pod, _server) = two_wires("mark");
+    let (lab, pod, _server) = two_wires("mark", Families::V4);
     let node = &lab.nodes[0];
     ip(node, &format!("route add default via 192.168.78.2 dev {SECOND} table 77"));
     ip(node, "rule add fwmark 0x77 table 77");
