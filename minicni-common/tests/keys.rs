@@ -30,6 +30,7 @@ proptest! {
         prop_assert_eq!(there.0.addresses, [first.0.to_ne_bytes(), second.0.to_ne_bytes()]);
         prop_assert_eq!(there.0.ports, [first.1, second.1]);
         prop_assert_eq!(FlowKey4::hash(one, other, protocol), FlowKey4::hash(other, one, protocol));
+        prop_assert_eq!(FlowKey4::side(one, other) + FlowKey4::side(other, one), 1);
     }
 
     #[test]
@@ -47,6 +48,7 @@ proptest! {
         prop_assert_eq!(there.0.addresses, [first.0.to_ne_bytes(), second.0.to_ne_bytes()]);
         prop_assert_eq!(there.0.ports, [first.1, second.1]);
         prop_assert_eq!(FlowKey6::hash(one, other, protocol), FlowKey6::hash(other, one, protocol));
+        prop_assert!(one.0 == other.0 || FlowKey6::side(one, other) + FlowKey6::side(other, one) == 1);
     }
 
     #[test]
@@ -107,4 +109,10 @@ fn the_hashes_of_flows_that_differ_by_an_address_alone_are_spread() {
         let [high, low] = host.to_be_bytes();
         FlowKey4::hash((word4([10, 1, high, low]), 1000), (word4([10, 2, high, low]), 80), 6)
     }));
+}
+
+#[test]
+fn the_directions_of_a_flow_have_sides_of_their_own_also_where_addresses_and_ports_make_up_for_each_other() {
+    let (one, other) = ((word6("fd00:10:244:100::5"), 80), (word6("fd00:10:244:200::5"), 83));
+    assert_eq!(FlowKey6::side(one, other) + FlowKey6::side(other, one), 1);
 }

@@ -73,7 +73,7 @@ fn agrees<H: Header>(ctx: &TcContext, packet: &Packet<H>, delivery: &Delivery) -
         return false;
     }
     if flow::state(flow) == flow::CLOSING {
-        return true;
+        return false;
     }
     // SAFETY: reads of the context, which the verifier checks.
     let (from, to) = unsafe { ((*ctx.skb.skb).ingress_ifindex, (*ctx.skb.skb).ifindex) };

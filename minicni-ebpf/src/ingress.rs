@@ -220,6 +220,10 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, known: Known<H::Address
     // Only pods begin flows here, so that neither what the host itself receives nor what it forwards to other hosts fills
     // the cache.
     if flow.is_none() && endpoint.kind != EndpointKind::Pod as u32 {
+        if glance.is_control() && sketch::is_watched(sketch, now) {
+            // Of a flow that was evicted, and may have its shortcuts yet.
+            shortcut::forget(glance, bucket);
+        }
         return stack(Reason::NotOfPod);
     }
     if let Err(reason) = is_honest::<H>(ctx, endpoint, true, glance.source, glance.destination) {
@@ -281,15 +285,16 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, known: Known<H::Address
     if stale {
         flow::reset(flow, now);
     }
-    if promoted {
-        shortcut::forget(glance, bucket);
-    }
     if promoted && !stale && there.noted == there.proofs && flow::is_older(there, maps::refresh(), now) {
         // A refresh, and no longer packets are on their way: of longer ones it proves nothing. The MTU of the path may have become
         // smaller, and nobody may have said so.
         there.length = parse::wire_length(ctx, glance).max(ETH_ZLEN);
     }
     flow::note(ctx, packet, hash, there, ifindex, now, promoted && !stale);
+    if promoted {
+        // After the flow was changed, so that no copy is made of what it was.
+        shortcut::forget(glance, bucket);
+    }
     if there.proofs | back.proofs != 0 {
         sketch::watch(sketch, now);
     }

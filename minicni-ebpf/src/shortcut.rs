@@ -2,8 +2,9 @@
 //!
 //! A copy of what the flow cache has, good until the direction's next packet has to go through the stack. Packets that are
 //! redirected by the cache make it: one writes it, and the next, if it would write the same, declares it valid. That writes the last
-//! word alone, and whatever happens to the flow takes the first word away; so nobody brings back what another CPU has
-//! taken away meanwhile. What two CPUs write at once, and what is read while one writes, is a mixture; a sum tells.
+//! word alone, and whatever happens to the flow takes the first word away; so who declares brings nothing back that another CPU has
+//! taken away meanwhile, and who writes leaves nothing valid. What two CPUs write at once, and what is read while one writes, is a
+//! mixture; a sum tells.
 
 use aya_ebpf::programs::TcContext;
 use minicni_common::Direction;
@@ -68,7 +69,8 @@ impl Words {
         for word in [entrance, way, time, treatment, one, other, u64::from(kind)] {
             sum = (sum ^ word).wrapping_mul(FACTOR);
         }
-        high(sum)
+        // 0 is none.
+        high(sum).max(1)
     }
 }
 
@@ -136,7 +138,8 @@ pub fn make<H: Header>(
 ) {
     let place = bucket::place(bucket, glance.side());
     let (entrance, last) = (read(place, 0), read(place, LAST));
-    if entrance != 0 && high(last) != 0 && is_current(read(place, 2), epoch, now) {
+    let is_own = bucket::is_between(place, glance.source, glance.destination) && low(entrance) == glance.port_word();
+    if entrance != 0 && (high(last) != 0 || !is_own) && is_current(read(place, 2), epoch, now) {
         return;
     }
     let limit = if there.noted == there.proofs { maps::refresh() } else { maps::grace() };
@@ -148,7 +151,7 @@ pub fn make<H: Header>(
         exit: way.exit,
         kind: kind(glance, there.class as u8, way.family),
     };
-    if bucket::is_between(place, glance.source, glance.destination)
+    if is_own
         && entrance == words.entrance
         && read(place, 1) == words.way
         && read(place, 2) == words.time
@@ -162,11 +165,12 @@ pub fn make<H: Header>(
     // Nobody's from here on.
     write(place, LAST, word(words.kind, 0));
     bucket::set_between(place, glance.source, glance.destination);
-    for (index, word) in
-        [words.entrance, words.way, words.time, words.treatment, words.exit[0], words.exit[1]].into_iter().enumerate()
-    {
-        write(place, index, word);
+    let Words { entrance, way, time, treatment, exit: [one, other], .. } = words;
+    for (index, value) in [entrance, way, time, treatment, one, other].into_iter().enumerate() {
+        write(place, index, value);
     }
+    // Another CPU may have written and declared the same meanwhile, and a third have taken it away.
+    write(place, LAST, word(words.kind, 0));
 }
 
 /// Takes away the shortcuts of a packet's flow.

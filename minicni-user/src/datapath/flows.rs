@@ -91,7 +91,7 @@ impl Flows {
         self.ipv6.each_state(&mut tell)
     }
 
-    /// Forgets one flow; it proves itself again.
+    /// Forgets one flow. It proves itself again when its shortcuts are over, or at once after [`Generations::bump_all`](super::Generations::bump_all).
     pub fn remove(&mut self, key: &FlowKey) -> Result<(), DatapathError> {
         match key {
             FlowKey::V4(key) => self.ipv4.remove(key),

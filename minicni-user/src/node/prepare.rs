@@ -7,7 +7,7 @@ use nix::{
 
 use super::{Datapath, HOST_PREFIX, Mode, NodeError, attach, forward, uplink};
 use crate::{
-    datapath::{Constants, OBJECT, Pins, Programs, adopt, load},
+    datapath::{Constants, Generations, OBJECT, Pins, Programs, adopt, load},
     link::{Socket, sysctl},
 };
 
@@ -106,7 +106,9 @@ fn load_programs(pins: &Pins, log_level: u8, tcp: bool) -> Result<(), NodeError>
     let constants = Constants::new(tick(), udp_timeout(), tcp);
     let programs = load(pins, OBJECT, &constants, log_level)?;
     adopt(pins)?;
-    replace_attached(&programs)
+    replace_attached(&programs)?;
+    // What other programs remember was dated by their constants.
+    Ok(Generations::open(pins)?.bump_all()?)
 }
 
 /// Replaces the programs of pods that are wired already.

@@ -14,14 +14,14 @@ use crate::{
 };
 
 /// Expedited forwarding, a DSCP, in the six upper bits of the class.
-const EXPEDITED: u8 = 0xb8;
+pub(crate) const EXPEDITED: u8 = 0xb8;
 
 fn udp(bench: &Bench) -> (Frame, Frame) {
     (Frame::udp(bench.a, 1000, bench.b, 53), Frame::udp(bench.b, 53, bench.a, 1000))
 }
 
 /// The frame's bytes with another class; IPv4's checksum is put right.
-fn classed(frame: &Frame, class: u8) -> Vec<u8> {
+pub(crate) fn classed(frame: &Frame, class: u8) -> Vec<u8> {
     let mut bytes = frame.bytes();
     if frame.source.0.is_ipv4() {
         bytes[15] = class;

@@ -5,12 +5,13 @@ use std::thread::sleep;
 use aya::maps::{Array, Map, MapData};
 use minicni::datapath::Constants;
 use minicni_common::{
-    Bucket4, Reason, Shortcut4,
+    Bucket4, EndpointKind, Reason, Shortcut4,
     names::{BUCKETS4, bucket},
 };
 
 use crate::{
     bench::{BEYOND, Bench, Family, LIMIT, OK, REDIRECT, jiffies, patient, run, run_with},
+    classes::{EXPEDITED, classed},
     packets::{Frame, Tcp},
 };
 
@@ -70,6 +71,66 @@ fn the_end_and_the_beginning_of_a_connection_take_its_shortcuts_away_at_either_h
             bench.expect(&[], OK, |bench| bench.egress_untagged(a.ifindex, b, &leaving));
             expect_none(bench, &there, &back);
         }
+    });
+}
+
+#[test]
+fn the_end_of_a_connection_that_enters_at_an_uplink_takes_its_shortcuts_away_too() {
+    run("shortcut_uplink", patient(), |bench| {
+        let (a, b) = (bench.a, bench.b);
+        let (there, back) = tcp(bench);
+        shortened(bench, &there, &back);
+        // The interface is one now of which nobody's packets begin flows.
+        bench.enter_as(EndpointKind::Uplink, b, 0);
+        bench.expect(&[Reason::NotOfPod], OK, |bench| bench.ingress(b, &back.flags(Tcp::Rst).bytes()));
+        bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(a, &there.bytes()));
+        bench.expect(&[Reason::NotOfPod], OK, |bench| {
+            bench.evict();
+            bench.ingress(b, &back.bytes())
+        });
+    });
+}
+
+#[test]
+fn a_shortcut_is_for_packets_like_those_that_proved_it() {
+    run("shortcut_like", patient(), |bench| {
+        let (a, b) = (bench.a, bench.b);
+        let (there, back) = udp(bench);
+        shortened(bench, &there, &back);
+        let longer = Frame { payload: vec![0; 100], ..there.clone() };
+        let last_hop = Frame { ttl: 1, ..there.clone() };
+        for other in [&longer, &last_hop] {
+            assert_ne!(bench.ingress(a, &other.bytes()).action, REDIRECT);
+            bench.evict();
+        }
+        assert_ne!(bench.ingress(a, &classed(&there, EXPEDITED)).action, REDIRECT);
+        bench.evict();
+        // The tuple at another interface.
+        assert_ne!(bench.ingress(b, &there.bytes()).action, REDIRECT);
+        bench.evict();
+        for ecn in 0..4 {
+            bench.expect(&[Reason::Redirected], REDIRECT, |bench| bench.ingress(a, &classed(&there, ecn)));
+        }
+    });
+}
+
+#[test]
+fn of_two_flows_that_take_turns_in_one_place_one_has_a_shortcut() {
+    run("shortcut_turns", patient(), |bench| {
+        let (a, b) = (bench.a, bench.b);
+        let (there, back) = udp(bench);
+        let mut ports = (2000..=u16::MAX).map(|port| (Frame::udp(a, port, b, 53), Frame::udp(b, 53, a, port)));
+        let other = ports.find(|(other, _)| bucket(other.hash()) == bucket(there.hash())).unwrap();
+        bench.promote(&there, &back);
+        bench.promote(&other.0, &other.1);
+        for _ in 0..10 {
+            for frame in [&there, &other.0] {
+                bench.expect(&[Reason::Redirected], REDIRECT, |bench| bench.ingress(a, &frame.bytes()));
+            }
+        }
+        bench.evict();
+        let redirected = [&there, &other.0].map(|frame| bench.ingress(a, &frame.bytes()).action == REDIRECT);
+        assert_eq!(redirected.iter().filter(|it| **it).count(), 1, "{redirected:?}");
     });
 }
 

@@ -142,7 +142,7 @@ pub(super) enum Phase {
     Backend,
     /// After the daemons were restarted.
     Restart,
-    /// After every entry was deleted from the flow caches.
+    /// After every entry was deleted from the flow caches, with and without the shortcuts that are left of them.
     Flush,
     /// While connections end.
     Close,
