@@ -151,7 +151,7 @@ pub const fn fingerprint(hash: u64) -> u32 {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Pod, Zeroable)]
 pub struct Sketch {
     /// The tuple whose packets are counted before a flow begins with it: 20 bits of its [`fingerprint`]; how often a tuple took
-    /// the place of another, 8 bits; its packets so far, 4 bits. 0 of none.
+    /// the place of another, 8 bits; its packets so far, or since the last SYN, FIN or RST, 4 bits. 0 of none.
     pub newcomer: u32,
     /// Until when a flow that the cache has may be redirected, or what it noted may count.
     pub noted_until: u32,

@@ -123,6 +123,7 @@ fn pass<H: Header>(ctx: &TcContext, glance: &Glance<H>, hash: u64, sketch: *mut 
         return Some(stack(Reason::OptedOut));
     }
     if glance.is_control() {
+        sketch::recount(sketch, hash);
         return Some(stack(Reason::TcpControl));
     }
     if !rests && sketch::is_due(sketch, hash) {
@@ -237,6 +238,8 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, known: Known<H::Address
         if let Some(flow) = flow {
             flow::restart(flow, if glance.tcp_flags & SYN == 0 { flow::CLOSING } else { flow::OBSERVED }, now);
             sketch::note(sketch, now);
+        } else {
+            sketch::recount(sketch, hash);
         }
         if sketch::is_watched(sketch, now) {
             shortcut::forget(glance, bucket);

@@ -39,6 +39,18 @@ pub fn is_due(sketch: *mut Sketch, hash: u64) -> bool {
     due
 }
 
+/// Counts packets of a tuple from the beginning, because a connection begins or ends. Clients use their ports again, and short
+/// connections one after the other would begin a flow as a long one does.
+#[inline(always)]
+pub fn recount(sketch: *mut Sketch, hash: u64) {
+    // SAFETY: as in `is_due`.
+    let newcomer = unsafe { (&raw const (*sketch).newcomer).read_volatile() };
+    if (newcomer ^ fingerprint(hash)) & TUPLE == 0 {
+        // SAFETY: as above.
+        unsafe { (&raw mut (*sketch).newcomer).write_volatile(newcomer & !COUNT) };
+    }
+}
+
 /// Has the cache asked about packets that enter with the tuple of a flow that it has.
 #[inline(always)]
 pub fn note(sketch: *mut Sketch, now: u64) {

@@ -119,6 +119,37 @@ fn connections_of_a_few_packets_leave_the_cache_empty() {
     });
 }
 
+#[test]
+fn connections_of_a_few_packets_leave_the_cache_empty_though_their_ports_come_back() {
+    run("reused", real(), |bench| {
+        let (a, b) = (bench.a, bench.b);
+        let [(there, back), (other, other_back)] = colliding(bench, Frame::tcp, 2).try_into().unwrap();
+        let short = |bench: &mut Bench| {
+            exchange(bench, &there.flags(Tcp::Syn), a, b);
+            exchange(bench, &back.flags(Tcp::Syn), b, a);
+            for _ in 0..SKIPPED / 2 {
+                exchange(bench, &there, a, b);
+                exchange(bench, &back, b, a);
+            }
+            exchange(bench, &there.flags(Tcp::Fin), a, b);
+        };
+        for _ in 0..4 {
+            short(bench);
+        }
+        assert_eq!(flows(bench), 0);
+        // Also where the cache is asked, because their bucket has a flow.
+        for _ in 0..SKIPPED {
+            exchange(bench, &other, a, b);
+            exchange(bench, &other_back, b, a);
+        }
+        assert_eq!(flows(bench), 1);
+        for _ in 0..4 {
+            short(bench);
+        }
+        assert_eq!(flows(bench), 1);
+    });
+}
+
 /// As [`pair`], of flows that share a bucket, and of frames that are made like this.
 fn colliding(bench: &Bench, frame: fn(Pod, u16, Pod, u16) -> Frame, count: usize) -> Vec<(Frame, Frame)> {
     let (a, b) = (bench.a, bench.b);
