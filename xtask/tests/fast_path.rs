@@ -1,7 +1,7 @@
 //! The fast path with real traffic, beside real translation and real firewall rules. Needs root.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd as _,
     process::Command,
@@ -297,6 +297,9 @@ fn a_new_pod_with_the_address_of_an_old_one_gets_what_is_sent_to_it() {
     let mut client = Client::connect(&a.netns, Protocol::Udp, destination).unwrap();
     let count = redirected(node, || assert!(client.measure(100).is_ok()));
     assert!(count > 150);
+    let mut connection = Client::connect(&a.netns, Protocol::Tcp, destination).unwrap();
+    let count = redirected(node, || assert!(connection.measure(100).is_ok()));
+    assert!(count > 150);
     old.del(node).unwrap();
     drop(server);
     let new = pool("new");
@@ -304,6 +307,16 @@ fn a_new_pod_with_the_address_of_an_old_one_gets_what_is_sent_to_it() {
     let _server = Server::start(&new.netns, PORT).unwrap();
     client.exchange(b"the first packet already").unwrap();
     let count = redirected(node, || assert!(client.measure(100).is_ok()));
+    assert!(count > 150, "{count} packets were redirected to the new pod");
+    // The new pod knows of no connection, and says so.
+    let error = connection.exchange(b"x").unwrap_err();
+    assert_eq!(
+        error.downcast_ref::<std::io::Error>().map(std::io::Error::kind),
+        Some(ErrorKind::ConnectionReset),
+        "{error:#}"
+    );
+    let mut connection = Client::connect(&a.netns, Protocol::Tcp, destination).unwrap();
+    let count = redirected(node, || assert!(connection.measure(100).is_ok()));
     assert!(count > 150, "{count} packets were redirected to the new pod");
 }
 

@@ -11,7 +11,7 @@ use nix::{
     net::if_::if_nametoindex,
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
 };
-use xtask::lab::{Families, Lab, Programs};
+use xtask::lab::{Families, Lab, Programs, traffic::Server};
 
 const PORT: u16 = 8080;
 const STRANGER: Ipv6Addr = Ipv6Addr::new(0xfd44, 0, 0, 1, 0, 0, 0, 0x99);
@@ -75,7 +75,51 @@ fn a_foreign_source_address_is_dropped_behind_any_number_of_vlan_tags() {
         send(&a.netns, &frame(STRANGER, tags));
         assert!(receiver.recv_from(&mut [0; 8]).is_err(), "a stranger's packet arrived behind {tags:?}");
     }
-    assert_eq!(node.counters().spoofed_source, 5);
+    let foreign_mac = [&host[..], &[2, 0, 0, 0, 0, 99], &packet(a.address6().unwrap(), b.address6().unwrap())].concat();
+    send(&a.netns, &foreign_mac);
+    assert!(receiver.recv_from(&mut [0; 8]).is_err(), "a packet with a stranger's MAC address arrived");
+    assert_eq!((node.counters().spoofed_source, node.counters().spoofed_mac), (5, 1));
+    let status = node.netns.run(|| node.minicnid("status").output().unwrap()).unwrap();
+    let status = String::from_utf8(status.stdout).unwrap();
+    for row in [["drop", "spoofed_source", "5"], ["drop", "spoofed_mac", "1"]] {
+        let is_row =
+            |line: &str| line.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()).eq(row);
+        assert!(status.lines().any(is_row), "{row:?} is not in {status}");
+    }
+}
+
+#[test]
+fn a_frame_of_a_promoted_flow_that_bears_a_vlan_tag_is_left_to_the_stack() {
+    let mut lab = Lab::with_families("mnispoof-tagged", 1, Programs::beside_us().unwrap(), Families::V6).unwrap();
+    lab.start_daemons().unwrap();
+    let node = &lab.nodes[0];
+    let (a, b) = (node.pod("a").unwrap(), node.pod("b").unwrap());
+    let _server = Server::start(&b.netns, PORT).unwrap();
+    let socket = a.netns.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, PORT)).unwrap()).unwrap();
+    socket.connect((b.address6().unwrap(), PORT)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let exchange = || {
+        socket.send(b"x").unwrap();
+        socket.recv(&mut [0; 8]).unwrap();
+    };
+    (0..50).for_each(|_| exchange());
+    let before = node.counters();
+    exchange();
+    assert_eq!(node.counters().redirected - before.redirected, 2);
+    let [own, host] =
+        [a.netns.run(|| mac("eth0")), node.netns.run(|| mac(a.host_interface().unwrap()))].map(Result::unwrap);
+    let before = node.counters();
+    let flow = packet(a.address6().unwrap(), b.address6().unwrap());
+    send(&a.netns, &[&host[..], &own, &PRIORITY, &flow].concat());
+    socket.recv(&mut [0; 8]).unwrap();
+    let after = node.counters();
+    assert_eq!(after.link_layer - before.link_layer, 1);
+    // What the stack delivers of it was never noted, so the flow has to prove itself again.
+    assert_eq!((after.twin - before.twin, after.redirected - before.redirected), (1, 0));
+    (0..50).for_each(|_| exchange());
+    let before = node.counters().redirected;
+    exchange();
+    assert_eq!(node.counters().redirected - before, 2);
 }
 
 #[test]

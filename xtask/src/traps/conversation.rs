@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{
     bed::Bed,
+    expect::Twins,
     matrix::{Kind, Traffic},
     server::{Answer, receive_framed, send_framed},
     services::Door,
@@ -161,6 +162,13 @@ impl Conversation {
             Line::Tcp(_) => None,
         });
         sockets.context("the conversation is over TCP")
+    }
+
+    /// Where its sockets send to pods and to an address that leads to them: how.
+    pub(super) fn twins(&self, bed: &Bed) -> Option<Twins> {
+        let direct = bed.targets.twins(self.kind).len();
+        let clash = bed.targets.seen(self.kind) == bed.targets.pod("a");
+        (self.traffic == Traffic::Twin).then_some(Twins { direct, clash })
     }
 
     /// Protocol, address and port of each socket as conntrack has them, and how many entries there are of it.

@@ -34,7 +34,26 @@ fn nothing_redirected(seen: Gauges) -> Check {
     ensure(one + other == 0, "no packet on the fast path", format!("{one} on node1, {other} on node2"))
 }
 
-/// After enough packets for a promotion, the packets of [`MEASURED`] exchanges.
+/// What a [`Traffic::Twin`] conversation has beside its translated address, which each of its two sockets sends to.
+#[derive(Clone, Copy)]
+pub(super) struct Twins {
+    /// Addresses of pods that each socket sends to directly.
+    pub(super) direct: usize,
+    /// Whether the translated flow keeps the client's address, so that it takes a direct one's tuple where it comes first. Then
+    /// conntrack changes the direct one's port.
+    pub(super) clash: bool,
+}
+
+/// After enough packets for a promotion, those of [`MEASURED`] exchanges by twins: the direct flows are fast but the one whose port
+/// conntrack changed, and the translated ones are not.
+pub(super) fn twins(twins: Twins, seen: Gauges) -> Check {
+    let flows = 2 * twins.direct as u64 - u64::from(twins.clash);
+    let packets = 2 * MEASURED as u64 * flows;
+    let (least, [one, _]) = (packets * SHARE / 100, seen.redirected);
+    ensure((least..=packets).contains(&one), format!("{least} to {packets} packets on the fast path of node1"), one)
+}
+
+/// After enough packets for a promotion, the packets of [`MEASURED`] exchanges by whom [`twins`] is not about.
 pub(super) fn path(setting: Setting, kind: Kind, traffic: Traffic, seen: Gauges) -> Check {
     let packets = 2 * MEASURED as u64;
     // Fragments are left to the stack, and the small messages between them are not.
@@ -46,8 +65,6 @@ pub(super) fn path(setting: Setting, kind: Kind, traffic: Traffic, seen: Gauges)
         ensure(seen >= least, format!("{least} packets on the fast path of {node}, of {packets}"), seen)
     };
     match kind {
-        // One of the two may be promoted, by the order in which conntrack met them.
-        _ if traffic == Traffic::Twin => Ok(()),
         Kind::DirectLocal if may_be_fast => fast("node1", one),
         Kind::DirectRemote if may_be_fast && REMOTE_IS_FAST => fast("node1", one).and_then(|()| fast("node2", other)),
         // The other node sees such a flow untranslated.
@@ -87,6 +104,21 @@ mod tests {
         for kind in Kind::ALL.into_iter().filter(|kind| !kind.is_direct()) {
             assert!(holds(Conntrack::Liberal, kind, Traffic::Udp, [0, 0]), "{kind:?}");
             assert!(!holds(Conntrack::Liberal, kind, Traffic::Udp, [1, 0]), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn all_untranslated_flows_of_twins_are_to_be_fast_and_no_other() {
+        for (direct, clash, redirected, expected) in [
+            (1, true, 180, true),
+            (1, true, 179, false),
+            (1, true, 201, false),
+            (2, false, 800, true),
+            (2, false, 719, false),
+            (2, false, 801, false),
+        ] {
+            let seen = twins(Twins { direct, clash }, Gauges { redirected: [redirected, 0], invalid: [0, 0] }).is_ok();
+            assert_eq!(seen, expected, "{direct} {clash} {redirected}");
         }
     }
 

@@ -216,7 +216,10 @@ impl Run {
             let seen = exchange(MEASURED)?;
             expect::nothing_invalid(seen)?;
             if !(evicted && kind.is_direct()) {
-                expect::path(bed.setting, kind, traffic, seen)?;
+                match conversation.twins(bed) {
+                    Some(twins) => expect::twins(twins, seen)?,
+                    None => expect::path(bed.setting, kind, traffic, seen)?,
+                }
             }
         }
         settle();

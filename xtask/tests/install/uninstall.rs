@@ -1,11 +1,14 @@
 use std::{
     fs,
     process::{Command, Output},
+    time::Duration,
 };
 
-use xtask::lab::{Lab, Node};
+use xtask::lab::{Lab, Node, UPLINK};
 
 use super::{CONFLIST, Runtime, assert_reaches, eventually, lab, names};
+use minicni::datapath::{Constants, OBJECT, Pins, attach_tcx, has_tcx, load};
+use nix::net::if_::if_nametoindex;
 
 fn uninstall(node: &Node, runtime: &Runtime, arguments: &[&str]) -> Output {
     let mut command = node.minicnid("uninstall");
@@ -156,4 +159,57 @@ fn what_is_not_ours_stays_and_what_fails_does_not_keep_the_rest() {
     assert_eq!(names(&node.bpf_dir()), ["theirs"]);
     assert_eq!(node.run(Command::new("ip").args(["route", "show", "proto", "109"])).unwrap(), "");
     assert!(node.run(Command::new("ip").args(["route", "show"])).unwrap().contains("10.9.0.0/24"));
+}
+
+fn tc(node: &Node, arguments: &str) -> String {
+    node.run(Command::new("tc").args(arguments.split_whitespace())).unwrap()
+}
+
+/// Which of our programs run at the uplink, as filters.
+fn filters(node: &Node) -> String {
+    ["ingress", "egress"].map(|hook| tc(node, &format!("filter show dev {UPLINK} {hook}"))).concat()
+}
+
+#[test]
+fn filters_and_qdiscs_of_others_on_the_uplink_survive_the_removal() {
+    let mut lab = lab("filters");
+    let runtime = Runtime::new(&lab.nodes[0]);
+    let node = &lab.nodes[0];
+    tc(node, &format!("qdisc replace dev {UPLINK} root pfifo"));
+    tc(node, &format!("qdisc add dev {UPLINK} clsact"));
+    for hook in ["ingress", "egress"] {
+        tc(
+            node,
+            &format!("filter add dev {UPLINK} {hook} prio 7 protocol ip u32 match ip dport 4242 0xffff flowid 1:1"),
+        );
+    }
+    let before = (everything(node, &runtime), filters(node));
+    lab.start_daemons().unwrap();
+    let node = &lab.nodes[0];
+    node.stop_daemon().unwrap();
+    runtime.start(&lab, node);
+    eventually("our programs are beside theirs", || filters(node).matches(" bpf ").count() >= 2);
+    node.stop_daemon().unwrap();
+    let output = uninstall(node, &runtime, &[]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!((everything(node, &runtime), filters(node)), before);
+}
+
+#[test]
+fn tcx_programs_of_others_on_the_uplink_survive_the_removal() {
+    let (lab, runtime, before) = two("tcx");
+    let node = &lab.nodes[0];
+    let pins = Pins::new(&node.bpf_dir().with_file_name("strangers"));
+    let constants = Constants::new(Duration::from_millis(4), Duration::from_secs(30), true);
+    load(&pins, OBJECT, &constants, 0).unwrap();
+    let ifindex = node.netns.run(|| if_nametoindex(UPLINK).unwrap()).unwrap();
+    node.netns.run(|| assert!(attach_tcx(&pins, ifindex, UPLINK).unwrap())).unwrap();
+    let has = |pins: &Pins| node.netns.run(|| has_tcx(pins, ifindex, UPLINK).unwrap()).unwrap();
+    assert!(has(&node.pins()));
+    node.stop_daemon().unwrap();
+    let output = uninstall(node, &runtime, &[]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(has(&pins));
+    assert_eq!(everything(node, &runtime), before);
+    assert!(!node.bpf_dir().exists());
 }
