@@ -111,19 +111,31 @@ const fn end(address: u32, port: u16) -> u64 {
     (address as u64) << 16 | port.to_be() as u64
 }
 
-/// An end of an IPv6 flow as one word that depends on all of its bits.
+/// An end of an IPv6 flow as one word that depends on all of its bits. Lowest, where [`mix`] makes the most of them, are the last
+/// bytes of the interface's half, by which pods of a node differ, and the port; in the middle those of the subnet.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "both halves count")]
 const fn fold(address: u128, port: u16) -> u64 {
-    address as u64 ^ ((address >> 64) as u64).rotate_left(23) ^ (port.to_be() as u64) << 40
+    let (net, interface) = (address as u64, (address >> 64) as u64);
+    u64::from_be(interface) ^ u64::from_be(net).rotate_left(32) ^ (port.to_be() as u64) << 16
+}
+
+/// The golden ratio of 2^64, and odd. The upper bits of a product depend on all bits of its factors.
+const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// An odd number for an end, of which no bit but the uppermost is lost.
+#[inline(always)]
+const fn odd(end: u64) -> u64 {
+    end << 1 ^ FACTOR
 }
 
 /// The upper half of the result depends on all bits. Of two ends it is the same either way around.
+///
+/// A product with an odd number is another for each other factor. So of one end and a protocol the result tells all other ends
+/// apart that [`odd`] does; with an even number, which ends in so many zeros, as many bits of the other end would be lost.
 #[inline(always)]
 const fn mix(one: u64, other: u64, protocol: u8) -> u64 {
-    // The golden ratio of 2^64. The upper bits of a product depend on all bits of its factors.
-    const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    let product = (one ^ FACTOR).wrapping_mul(other ^ FACTOR);
+    let product = odd(one).wrapping_mul(odd(other));
     (product ^ product >> 32 ^ protocol as u64).wrapping_mul(FACTOR)
 }
 
@@ -337,8 +349,8 @@ pub struct Flow {
     pub generation: u64,
     /// One of [`FlowState`], as a number.
     pub state: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The [`fingerprint`] of its key. The kernel gives the place of an evicted flow to another at once, also while somebody reads it.
+    pub fingerprint: u32,
 }
 
 const _: () = assert!(size_of::<Flow>() == 160);

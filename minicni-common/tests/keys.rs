@@ -52,6 +52,18 @@ proptest! {
     }
 
     #[test]
+    fn of_one_end_flows_to_different_ends_have_different_hashes(
+        one: (u32, u16),
+        other: (u32, u16),
+        third: (u32, u16),
+        tcp: bool,
+    ) {
+        prop_assume!(other != third);
+        let protocol = if tcp { 6 } else { 17 };
+        prop_assert_ne!(FlowKey4::hash(one, other, protocol), FlowKey4::hash(one, third, protocol));
+    }
+
+    #[test]
     fn a_tag_is_never_0_and_always_in_the_map(
         four: ((u32, u16), (u32, u16)),
         six: ((u128, u16), (u128, u16)),
@@ -115,4 +127,22 @@ fn the_hashes_of_flows_that_differ_by_an_address_alone_are_spread() {
 fn the_directions_of_a_flow_have_sides_of_their_own_also_where_addresses_and_ports_make_up_for_each_other() {
     let (one, other) = ((word6("fd00:10:244:100::5"), 80), (word6("fd00:10:244:200::5"), 83));
     assert_eq!(FlowKey6::side(one, other) + FlowKey6::side(other, one), 1);
+}
+
+#[test]
+fn no_end_is_so_that_the_flows_to_it_from_many_others_have_one_hash() {
+    for (port, end) in (0..=u16::MAX).flat_map(|port| [(port, [10, 244, 0, 7]), (port, [192, 168, 1, 5])]) {
+        let hash = |last: u8| FlowKey4::hash((word4(end), port), (word4([10, 244, 1, last]), 7946), 17);
+        let hashes: HashSet<_> = [5, 9, 13, 69, 133].map(hash).into();
+        assert_eq!(hashes.len(), 5, "{end:?}:{port}");
+    }
+}
+
+#[test]
+fn an_ipv6_end_that_differs_in_one_bit_has_another_hash_but_for_the_first_of_its_third_and_fifth_group() {
+    let (one, other) = ((word6("fd00:10:244:100::5"), 1000), (word6("fd00:10:244:200::5"), 80));
+    let hash = |one| FlowKey6::hash(one, other, 6);
+    let same = (0..128).filter(|bit| hash((one.0 ^ (1_u128 << bit).to_be(), one.1)) == hash(one));
+    assert_eq!(same.collect::<Vec<_>>(), [63, 95]);
+    assert!((0..16).all(|bit| hash((one.0, one.1 ^ 1 << bit)) != hash(one)));
 }

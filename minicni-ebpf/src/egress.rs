@@ -115,7 +115,8 @@ fn agrees<H: Header>(ctx: &TcContext, packet: &Packet<H>, delivery: &Delivery) -
         maps::count(Reason::Promoted);
         debug!(ctx, "promoted: {} and {}", there.in_ifindex, to);
     }
-    true
+    // With its first proof a flow may begin that was evicted and left elsewhere before: its shortcuts of then may be there yet.
+    there.proofs != 1
 }
 
 /// The stack delivers a tuple that did not enter so: translation made it. All that was proven is void.

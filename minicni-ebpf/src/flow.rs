@@ -6,7 +6,7 @@
 use core::mem::offset_of;
 
 use aya_ebpf::programs::TcContext;
-use minicni_common::{Direction, Flow, FlowState, Reason, names::REDIRECTED_TAG, tag};
+use minicni_common::{Direction, Flow, FlowState, Reason, fingerprint, names::REDIRECTED_TAG, tag};
 
 use crate::{
     exit::Exit,
@@ -42,13 +42,28 @@ const NO_DIRECTION: Direction = Direction {
 /// A flow of which nothing was seen, for [`begin`]. Not made on the stack, of which a program has 512 bytes. Under its plain
 /// name, because a mangled one depends on the directory in which it is built.
 #[unsafe(no_mangle)]
-pub static UNSEEN: Flow = Flow { directions: [NO_DIRECTION; 2], generation: 0, state: OBSERVED, reserved: 0 };
+pub static UNSEEN: Flow = Flow { directions: [NO_DIRECTION; 2], generation: 0, state: OBSERVED, fingerprint: 0 };
 
-/// Dates a flow in the map of which nothing was seen yet.
+/// Dates a flow in the map of which nothing was seen yet, and gives it its name.
 #[inline(always)]
-pub fn begin(flow: *mut Flow) {
+pub fn begin(flow: *mut Flow, hash: u64) {
+    date(flow);
+    // SAFETY: as in `direction`.
+    unsafe { (*flow).fingerprint = fingerprint(hash) };
+}
+
+/// Dates a flow in the map.
+#[inline(always)]
+fn date(flow: *mut Flow) {
     // SAFETY: as in `direction`.
     unsafe { (*flow).generation = maps::global_generation() };
+}
+
+/// Whether a value of the map is, as read now, that of the flow with this hash.
+#[inline(always)]
+pub fn is_of(flow: *const Flow, hash: u64) -> bool {
+    // SAFETY: as in `direction`.
+    unsafe { (&raw const (*flow).fingerprint).read_volatile() == fingerprint(hash) }
 }
 
 /// One direction of a flow in the map.
@@ -168,7 +183,7 @@ pub fn restart(flow: *mut Flow, new_state: u32, now: u64) {
         }
     }
     direction(flow, 0).noted_at = now;
-    begin(flow);
+    date(flow);
 }
 
 /// As [`restart`], for a flow that is to prove itself again; one that is closing stays so.

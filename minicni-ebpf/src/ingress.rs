@@ -175,14 +175,19 @@ fn redirect<H: Header>(
     }
     // Not before, because what is read has to be kept while a map is asked.
     let way = flow::way_out(there);
-    // These two last. Another CPU may evict the entry or have the flow begin anew meanwhile, and what was read above would be
+    // These last. Another CPU may evict the entry or have the flow begin anew meanwhile, and what was read above would be
     // half of the one and half of the other. Words are cleared one after the other, mostly upwards: then the interface is gone
-    // before the way out is, and of a copy downwards it is the state that goes first.
-    if flow::entrance(there) != ifindex || flow::state(flow) != flow::PROMOTED {
+    // before the way out is, and of a copy downwards it is the state that goes first. What has become another flow's for good
+    // has another name.
+    if flow::entrance(there) != ifindex || flow::state(flow) != flow::PROMOTED || !flow::is_of(flow, hash) {
         return None;
     }
     let frame = parse::headers::<H>(ctx, size_of::<Frame<H>>())?;
-    shortcut::make(&packet.glance, hash, bucket, there, &way, epoch, now);
+    if shortcut::make(&packet.glance, hash, bucket, there, &way, epoch, now) && flow::state(flow) != flow::PROMOTED {
+        // What another CPU took away since the state was read above, and a third has written again.
+        cold_path();
+        shortcut::forget(&packet.glance, bucket);
+    }
     Some(send(ctx, frame, &way))
 }
 
@@ -258,7 +263,7 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, known: Known<H::Address
         if H::flows().insert(key, &flow::UNSEEN, u64::from(BPF_NOEXIST)).is_ok()
             && let Some(flow) = H::flows().get_ptr_mut(key)
         {
-            flow::begin(flow);
+            flow::begin(flow, hash);
             sketch::note(sketch, now);
             flow::note(ctx, packet, hash, flow::direction(flow, direction), ifindex, now, false);
         }

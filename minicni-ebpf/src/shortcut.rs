@@ -125,7 +125,7 @@ pub fn find<H: Header>(
 }
 
 /// Makes a shortcut for a packet that the cache redirects, or declares it valid; unless the place has another's that still
-/// counts. `epoch` is that of before the flow was looked at.
+/// counts. `epoch` is that of before the flow was looked at. Whether it was declared valid.
 #[inline(always)]
 pub fn make<H: Header>(
     glance: &Glance<H>,
@@ -135,12 +135,12 @@ pub fn make<H: Header>(
     way: &WayOut,
     epoch: u32,
     now: u64,
-) {
+) -> bool {
     let place = bucket::place(bucket, glance.side());
     let (entrance, last) = (read(place, 0), read(place, LAST));
     let is_own = bucket::is_between(place, glance.source, glance.destination) && low(entrance) == glance.port_word();
     if entrance != 0 && (high(last) != 0 || !is_own) && is_current(read(place, 2), epoch, now) {
-        return;
+        return false;
     }
     let limit = if there.noted == there.proofs { maps::refresh() } else { maps::grace() };
     let words = Words {
@@ -160,7 +160,8 @@ pub fn make<H: Header>(
         && read(place, 5) == words.exit[1]
         && last == word(words.kind, 0)
     {
-        return write(place, LAST, word(words.kind, words.sum(hash)));
+        write(place, LAST, word(words.kind, words.sum(hash)));
+        return true;
     }
     // Nobody's from here on.
     write(place, LAST, word(words.kind, 0));
@@ -171,6 +172,7 @@ pub fn make<H: Header>(
     }
     // Another CPU may have written and declared the same meanwhile, and a third have taken it away.
     write(place, LAST, word(words.kind, 0));
+    false
 }
 
 /// Takes away the shortcuts of a packet's flow.

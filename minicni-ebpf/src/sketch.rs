@@ -22,7 +22,6 @@ const TUPLE: u32 = !0xfff;
 pub fn is_due(sketch: *mut Sketch, hash: u64) -> bool {
     // SAFETY: a value of an array stays where it is, and any bit pattern is valid.
     let newcomer = unsafe { (&raw const (*sketch).newcomer).read_volatile() };
-    // Never 0 as a whole, because a count of packets is beside it.
     let tuple = fingerprint(hash) & TUPLE;
     let (due, next) = if newcomer & TUPLE == tuple {
         let due = newcomer & COUNT >= maps::skipped();

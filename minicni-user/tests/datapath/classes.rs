@@ -133,6 +133,14 @@ fn write<K: aya::Pod>(bench: &Bench, cache: MapName, key: K, flow: Flow) {
     HashMap::<_, K, Flow>::try_from(map).unwrap().insert(key, flow, 0).unwrap();
 }
 
+/// Gives the one flow in the cache another value.
+fn overwrite(bench: &Bench, flow: Flow) {
+    match minicni::datapath::Flows::open(&bench.pins).unwrap().all().unwrap()[0].0 {
+        FlowKey::V4(key) => write(bench, FLOWS4, key, flow),
+        FlowKey::V6(key) => write(bench, FLOWS6, key, flow),
+    }
+}
+
 #[test]
 fn a_promoted_flow_that_another_cpu_cleared_meanwhile_starts_anew() {
     run_without_shortcuts("cleared", patient(), |bench| {
@@ -140,13 +148,23 @@ fn a_promoted_flow_that_another_cpu_cleared_meanwhile_starts_anew() {
         let a = bench.a;
         bench.promote(&there, &back);
         let flow = Flow { directions: Zeroable::zeroed(), ..bench.flow() };
-        match minicni::datapath::Flows::open(&bench.pins).unwrap().all().unwrap()[0].0 {
-            FlowKey::V4(key) => write(bench, FLOWS4, key, flow),
-            FlowKey::V6(key) => write(bench, FLOWS6, key, flow),
-        }
+        overwrite(bench, flow);
         bench.expect(&[Reason::Stale, Reason::Demoted], OK, |bench| bench.ingress(a, &there.bytes()));
         let flow = bench.flow();
         assert_eq!((flow.state, flow.directions.map(|direction| direction.proofs)), (0, [0, 0]));
+    });
+}
+
+#[test]
+fn an_entry_that_became_another_flows_while_it_was_read_redirects_nothing() {
+    run_without_shortcuts("renamed", patient(), |bench| {
+        let (there, back) = udp(bench);
+        let a = bench.a;
+        bench.promote(&there, &back);
+        bench.expect(&[Reason::Redirected], REDIRECT, |bench| bench.ingress(a, &there.bytes()));
+        let flow = bench.flow();
+        overwrite(bench, Flow { fingerprint: !flow.fingerprint, ..flow });
+        bench.expect(&[Reason::Refresh], OK, |bench| bench.ingress(a, &there.bytes()));
     });
 }
 

@@ -10,7 +10,7 @@ use minicni_common::{
 };
 
 use crate::{
-    bench::{BEYOND, Bench, Family, LIMIT, OK, REDIRECT, jiffies, patient, run, run_with},
+    bench::{BEYOND, Bench, Family, LIMIT, OK, Pod, REDIRECT, jiffies, patient, run, run_with},
     classes::{EXPEDITED, classed},
     packets::{Frame, Tcp},
 };
@@ -164,6 +164,22 @@ fn another_flow_of_the_same_bucket_takes_no_shortcut_away() {
         bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(a, &other.bytes()));
         bench.expect(&[Reason::Redirected], REDIRECT, |bench| bench.ingress(a, &there.bytes()));
         bench.expect(&[Reason::Redirected], REDIRECT, |bench| bench.ingress(b, &back.bytes()));
+    });
+}
+
+#[test]
+fn a_flow_that_begins_again_and_leaves_elsewhere_takes_the_shortcuts_of_before_away() {
+    run("shortcut_moved", patient(), |bench| {
+        let (a, b) = (bench.a, bench.b);
+        let moved = Pod { mac: [2, 0, 0, 0, 0, 99], ..b };
+        let (there, back) = udp(bench);
+        shortened(bench, &there, &back);
+        // It is longer than what the shortcut is for.
+        let longer = Frame { payload: vec![0; 100], ..there.clone() };
+        bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(a, &longer.bytes()));
+        let leaving = longer.routed(moved.mac, moved.host_mac).bytes();
+        bench.expect(&[Reason::Proof], OK, |bench| bench.egress(a.ifindex, &longer, moved, &leaving));
+        bench.expect(&[Reason::Learning], OK, |bench| bench.ingress(a, &there.bytes()));
     });
 }
 
