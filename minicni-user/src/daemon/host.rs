@@ -74,7 +74,7 @@ impl Host {
             Ok(false) => {}
             Err(error) => error!("{error}"),
         }
-        if self.mode.stands() {
+        if self.mode.stands() && !self.programs_are_gone() {
             return;
         }
         match prepared(&self.options, self.ipv6) {
@@ -84,6 +84,12 @@ impl Host {
             }
             Err(error) => error!(%error, "the datapath could not be prepared again"),
         }
+    }
+
+    /// Whether our programs' pins are gone, as after an ADD by a plugin of another layout that was under way while ours were loaded.
+    fn programs_are_gone(&self) -> bool {
+        matches!(self.mode, Mode::Ebpf { .. })
+            && self.options.pins.open_programs().is_err_and(|error| error.is_missing())
     }
 
     /// Takes note of what a reconciliation did.

@@ -157,6 +157,9 @@ pub async fn run(options: Options) -> Result<(), RunError> {
 
     let ebpf_log_level = options.ebpf_log_level;
     let pins = options.pins.clone();
+    let mut installer = Installer::new(options.install.clone(), options.for_plugin());
+    // The plugin first: an older one that is executed after the programs were loaded would load its own, and take over from ours.
+    installer.keep(false, &mut Problems::default());
     let mut daemon = Daemon {
         host: Host::prepare(&options)?,
         rules,
@@ -164,7 +167,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         metrics,
         server,
         sweeper: Sweeper::new(options.state.clone(), options.pins.clone(), Limits::DAEMON),
-        installer: Installer::new(options.install.clone(), options.for_plugin()),
+        installer,
         source,
         at_home: false,
         kernel,

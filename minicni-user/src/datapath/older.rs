@@ -23,9 +23,14 @@ pub fn adopt(pins: &Pins) -> Result<(), DatapathError> {
             if ENDPOINT_SHAPE.difference(&pin)?.is_some() {
                 continue;
             }
-            copy(&pin, pins)?;
+            let known = Known::open(&pin)?;
+            known.copy(pins)?;
+            remove(dir)?;
+            // Whoever had the map open and entered a pod meanwhile.
+            known.copy(pins)?;
+        } else {
+            remove(dir)?;
         }
-        fs::remove_dir_all(&dir).map_err(|source| DatapathError::Pin { action: "remove", path: dir, source })?;
     }
     Ok(())
 }
@@ -46,14 +51,29 @@ fn others(pins: &Pins) -> Result<Vec<PathBuf>, DatapathError> {
     Ok(names.filter(is_other).map(|name| parent.join(name)).collect())
 }
 
-fn copy(from: &Path, pins: &Pins) -> Result<(), DatapathError> {
-    let old = MapData::from_pin(from).and_then(Map::from_map_data).and_then(HashMap::<_, u32, Endpoint>::try_from);
-    let old = old.map_err(failed("open", from))?;
-    let mut new = Endpoints::open(pins)?;
-    let endpoints: Vec<_> = old.iter().collect::<Result<_, _>>().map_err(failed("read", from))?;
-    for (ifindex, endpoint) in endpoints {
-        // Who is there was entered by somebody who took over before us and was ended half way, or anew by an ADD.
-        new.insert_new(ifindex, &endpoint)?;
+fn remove(dir: PathBuf) -> Result<(), DatapathError> {
+    fs::remove_dir_all(&dir).map_err(|source| DatapathError::Pin { action: "remove", path: dir, source })
+}
+
+/// The endpoints of another layout, also when their pin is gone.
+struct Known {
+    from: PathBuf,
+    endpoints: HashMap<MapData, u32, Endpoint>,
+}
+
+impl Known {
+    fn open(from: &Path) -> Result<Self, DatapathError> {
+        let endpoints = MapData::from_pin(from).and_then(Map::from_map_data).and_then(HashMap::try_from);
+        Ok(Self { from: from.to_owned(), endpoints: endpoints.map_err(failed("open", from))? })
     }
-    Ok(())
+
+    fn copy(&self, pins: &Pins) -> Result<(), DatapathError> {
+        let mut new = Endpoints::open(pins)?;
+        let endpoints: Vec<_> = self.endpoints.iter().collect::<Result<_, _>>().map_err(failed("read", &self.from))?;
+        for (ifindex, endpoint) in endpoints {
+            // Who is there was entered by somebody who took over before us and was ended half way, or anew by an ADD.
+            new.insert_new(ifindex, &endpoint)?;
+        }
+        Ok(())
+    }
 }

@@ -2,7 +2,7 @@ use std::{fs, io::Write as _, path::PathBuf, process::Stdio, thread, time::Durat
 
 use xtask::lab::{Node, Pod, Programs};
 
-use super::{CONFLIST, Runtime, eventually, lab, names};
+use super::{CONFLIST, Runtime, eventually, lab, names, uninstall::said};
 
 /// Executes an installed plugin; says whether it answered as it should.
 fn call(plugin: &PathBuf, node: &Node, pod: &Pod, command: &str) -> Result<(), String> {
@@ -96,4 +96,25 @@ fn a_daemon_killed_at_any_moment_of_its_start_leaves_no_half_file_and_the_next_o
     assert_eq!(fs::read(runtime.plugin()).unwrap(), good);
     assert_eq!(names(&runtime.bin), ["bandwidth", "minicni", "portmap"]);
     assert_eq!(names(&runtime.conf), [CONFLIST]);
+}
+
+#[test]
+fn the_plugin_is_replaced_before_the_programs_are_loaded_that_an_older_one_does_not_know() {
+    let lab = lab("order");
+    let node = &lab.nodes[0];
+    let runtime = Runtime::new(node);
+    runtime.start(&lab, node);
+    eventually("the plugin is installed", || runtime.plugin().exists());
+    node.stop_daemon().unwrap();
+    let good = fs::read(runtime.plugin()).unwrap();
+    fs::write(runtime.plugin(), "an older one").unwrap();
+    // The pin of a program that is loaded gets this name first.
+    let in_the_way = node.pins().program("ingress-new");
+    fs::create_dir(&in_the_way).unwrap();
+    let mut daemon = node.daemon(&lab.nodes_file());
+    daemon.args(runtime.options()).args(["--datapath", "ebpf"]);
+    let output = node.netns.run(|| daemon.output().unwrap()).unwrap();
+    fs::remove_dir(&in_the_way).unwrap();
+    assert!(!output.status.success() && said(&output).contains("ingress-new"), "{}", said(&output));
+    assert!(fs::read(runtime.plugin()).unwrap() == good);
 }

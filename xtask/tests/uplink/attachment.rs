@@ -262,6 +262,28 @@ fn a_daemon_that_cannot_load_its_programs_leaves_none_of_an_older_one_that_nobod
 }
 
 #[test]
+fn what_a_plugin_of_another_layout_took_over_is_taken_back_within_half_a_minute() {
+    let lab = lab("layout", Families::V4);
+    let (a, b, _server) = pair(&lab);
+    let node = &lab.nodes[0];
+    assert_attached(node, &by_default());
+    assert_fast(&lab, &a, &b);
+    // As if it had loaded its programs, taken over the pods, and removed what it found.
+    let (ours, theirs) = (node.pins().dir().to_owned(), node.pins().dir().with_file_name("v0"));
+    fs::rename(&ours, &theirs).unwrap();
+    let start = Instant::now();
+    while theirs.exists() {
+        assert!(start.elapsed() < Duration::from_secs(35), "the pins of another layout are there yet");
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_attached(node, &by_default());
+    assert_fast(&lab, &a, &b);
+    let endpoints = Endpoints::open(&node.pins()).unwrap();
+    let ifindex = node.netns.run(|| if_nametoindex(a.host_interface().unwrap()).unwrap()).unwrap();
+    assert!(endpoints.get(ifindex).unwrap().is_some());
+}
+
+#[test]
 fn a_daemon_that_is_killed_and_started_again_under_load_loses_no_packet() {
     let lab = lab("load", Families::V4);
     let (a, b, _server) = pair(&lab);
