@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use clap::ValueEnum;
 use serde::Serialize;
 
 use super::{kernel::Release, wiring};
@@ -16,7 +17,7 @@ const CASES: &str = "PROPTEST_CASES=8";
 const SLOWER: &str = "MINICNI_TEST_SLOWER=5";
 
 /// What is run in a guest of its own.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Part {
     /// Packets through the programs by `BPF_PROG_TEST_RUN`.
@@ -36,8 +37,6 @@ pub(super) struct Built {
 }
 
 impl Part {
-    pub(super) const ALL: [Self; 3] = [Self::Packets, Self::Wiring, Self::Traps];
-
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Packets => "packets",

@@ -35,6 +35,9 @@ pub struct Smoke {
     /// Only this kernel; may be given more than once
     #[arg(long, value_enum)]
     kernel: Vec<Release>,
+    /// Only this row of each kernel; may be given more than once
+    #[arg(long, value_enum)]
+    part: Vec<Part>,
     /// Of the trap table only cells whose name contains each word of this; may be given more than once
     #[arg(long, value_name = "PATTERN", default_values = CELLS)]
     only: Vec<String>,
@@ -69,10 +72,11 @@ pub(crate) fn run(arguments: &Smoke) -> Result<()> {
     let logs = command::root().join("target/kernels");
     fs::create_dir_all(&logs).with_context(|| format!("create {}", logs.display()))?;
     let releases = if arguments.kernel.is_empty() { Release::value_variants() } else { &arguments.kernel };
+    let parts = if arguments.part.is_empty() { Part::value_variants() } else { &arguments.part };
     let mut tasks = Vec::new();
     for &release in releases {
         let kernel = release.prepare()?;
-        tasks.extend(Part::ALL.map(|part| (release, kernel.clone(), part)));
+        tasks.extend(parts.iter().map(|part| (release, kernel.clone(), *part)));
     }
     let guests = arguments.guests.map_or_else(thread::available_parallelism, Ok)?.get();
     let (next, rows) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
