@@ -236,11 +236,13 @@ impl Run {
         };
         speak(&mut self.conversations, &self.bed);
         sleep(SURE);
-        speak(&mut self.conversations, &self.bed);
         let mut tables = Vec::new();
         for node in &self.bed.lab.nodes {
+            // Right before it is asked: where everything takes long, conntrack would have forgotten what was said before.
+            speak(&mut self.conversations, &self.bed);
             let table = |protocol| conntrack(node, protocol, self.bed.setting.ipv6);
-            tables.push((table("tcp")?, table("udp")?));
+            let udp = table("udp")?;
+            tables.push((table("tcp")?, udp));
         }
         for outcome in &mut self.outcomes[first..] {
             let Cell { kind, traffic, .. } = outcome.cell;
