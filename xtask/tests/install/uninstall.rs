@@ -4,11 +4,11 @@ use std::{
     time::Duration,
 };
 
+use minicni::datapath::{Constants, OBJECT, Pins, attach_tcx, has_tcx, load};
+use nix::net::if_::if_nametoindex;
 use xtask::lab::{Lab, Node, UPLINK};
 
 use super::{CONFLIST, Runtime, assert_reaches, eventually, lab, names};
-use minicni::datapath::{Constants, OBJECT, Pins, attach_tcx, has_tcx, load};
-use nix::net::if_::if_nametoindex;
 
 fn uninstall(node: &Node, runtime: &Runtime, arguments: &[&str]) -> Output {
     let mut command = node.minicnid("uninstall");
@@ -165,7 +165,7 @@ fn tc(node: &Node, arguments: &str) -> String {
     node.run(Command::new("tc").args(arguments.split_whitespace())).unwrap()
 }
 
-/// Which of our programs run at the uplink, as filters.
+/// The filters of the uplink, whoever they belong to.
 fn filters(node: &Node) -> String {
     ["ingress", "egress"].map(|hook| tc(node, &format!("filter show dev {UPLINK} {hook}"))).concat()
 }
