@@ -289,7 +289,7 @@ pub struct Shortcut {
     pub class: u8,
     /// As in [`Direction`].
     pub next_hop_family: u16,
-    /// Of all that is above, and the addresses.
+    /// Of all that is above, and the hash of the tuple, which has the addresses in it.
     pub sum: u32,
 }
 

@@ -241,7 +241,10 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, known: Known<H::Address
     }
     if glance.is_control() {
         if let Some(flow) = flow {
-            flow::restart(flow, if glance.tcp_flags & SYN == 0 { flow::CLOSING } else { flow::OBSERVED }, now);
+            // What enters elsewhere may be forged, and the connection go on.
+            let ends =
+                glance.tcp_flags & SYN == 0 && !flow::enters_elsewhere(flow::direction(flow, glance.key().1), ifindex);
+            flow::restart(flow, if ends { flow::CLOSING } else { flow::OBSERVED }, now);
             sketch::note(sketch, now);
         } else {
             sketch::recount(sketch, hash);

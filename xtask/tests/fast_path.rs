@@ -6,9 +6,10 @@ use std::{
     os::fd::AsRawFd as _,
     process::Command,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use minicni::link::sysctl;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket,
     sockopt::{Linger, ReuseAddr},
@@ -37,6 +38,14 @@ fn pair(node: &Node) -> (Pod, Pod, Server) {
     let (a, b) = (node.pod("a").unwrap(), node.pod("b").unwrap());
     let server = Server::start(&b.netns, PORT).unwrap();
     (a, b, server)
+}
+
+/// A pod of a range of two addresses: whoever comes second gets the other one, cooling or not.
+fn pool(node: &Node, name: &str) -> Pod {
+    let mut pod = node.sandbox(name).unwrap();
+    pod.config["subnet"] = json!("10.244.1.0/30");
+    pod.add(node).unwrap();
+    pod
 }
 
 /// Packets redirected while something is done.
@@ -92,7 +101,7 @@ fn a_connection_whose_sequence_numbers_netfilter_shifts_is_never_redirected_and_
     let lab = lab("synproxy");
     let node = &lab.nodes[0];
     let (a, b, _server) = pair(node);
-    node.netns.run(|| minicni::link::sysctl::write("net/netfilter/nf_conntrack_tcp_loose", "0")).unwrap().unwrap();
+    node.netns.run(|| sysctl::write("net/netfilter/nf_conntrack_tcp_loose", "0")).unwrap().unwrap();
     for rule in [
         "-t raw -A PREROUTING -p tcp --dport 8080 --syn -j CT --notrack",
         "-A FORWARD -p tcp -m conntrack --ctstate INVALID,UNTRACKED -j SYNPROXY --sack-perm --timestamp --wscale 7 --mss 1460",
@@ -284,14 +293,7 @@ fn a_connection_that_is_reset_after_more_than_two_gigabytes_does_not_leave_its_p
 fn a_new_pod_with_the_address_of_an_old_one_gets_what_is_sent_to_it() {
     let lab = lab("reuse");
     let node = &lab.nodes[0];
-    let pool = |name: &str| {
-        let mut pod = node.sandbox(name).unwrap();
-        // Two addresses: whoever comes second gets the other one, cooling or not.
-        pod.config["subnet"] = json!("10.244.1.0/30");
-        pod.add(node).unwrap();
-        pod
-    };
-    let (a, old) = (pool("a"), pool("old"));
+    let (a, old) = (pool(node, "a"), pool(node, "old"));
     let server = Server::start(&old.netns, PORT).unwrap();
     let destination = to(&old);
     let mut client = Client::connect(&a.netns, Protocol::Udp, destination).unwrap();
@@ -302,7 +304,7 @@ fn a_new_pod_with_the_address_of_an_old_one_gets_what_is_sent_to_it() {
     assert!(count > 150);
     old.del(node).unwrap();
     drop(server);
-    let new = pool("new");
+    let new = pool(node, "new");
     assert_eq!(to(&new), destination);
     let _server = Server::start(&new.netns, PORT).unwrap();
     client.exchange(b"the first packet already").unwrap();
@@ -318,6 +320,73 @@ fn a_new_pod_with_the_address_of_an_old_one_gets_what_is_sent_to_it() {
     let mut connection = Client::connect(&a.netns, Protocol::Tcp, destination).unwrap();
     let count = redirected(node, || assert!(connection.measure(100).is_ok()));
     assert!(count > 150, "{count} packets were redirected to the new pod");
+}
+
+#[test]
+fn a_new_pod_with_the_address_of_an_old_one_gets_what_is_sent_to_their_virtual_address() {
+    let lab = lab("reuse-vip");
+    let node = &lab.nodes[0];
+    let (a, old) = (pool(node, "a"), pool(node, "old"));
+    let server = Server::start(&old.netns, PORT).unwrap();
+    rules::nft(node, &rules::cluster_ip(VIRTUAL, 80, old.address().unwrap(), PORT)).unwrap();
+    let connect = |protocol| Client::connect(&a.netns, protocol, (VIRTUAL, 80).into()).unwrap();
+    let mut clients = [connect(Protocol::Udp), connect(Protocol::Tcp)];
+    let count = redirected(node, || clients.iter_mut().for_each(|client| assert!(client.measure(100).is_ok())));
+    assert_eq!(count, 0);
+    let direct = to(&old);
+    let mut client = Client::connect(&a.netns, Protocol::Udp, direct).unwrap();
+    let count = redirected(node, || assert!(client.measure(100).is_ok()));
+    assert!(count > 150, "{count} packets were redirected to the old pod");
+    old.del(node).unwrap();
+    drop(server);
+    let new = pool(node, "new");
+    assert_eq!(to(&new), direct);
+    let _server = Server::start(&new.netns, PORT).unwrap();
+    let [udp, tcp] = &mut clients;
+    let count = redirected(node, || {
+        udp.exchange(b"the first packet already").unwrap();
+        udp.measure(100).unwrap();
+        // The new pod knows of no connection, and says so.
+        let error = tcp.exchange(b"x").unwrap_err();
+        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        assert_eq!(kind, Some(ErrorKind::ConnectionReset), "{error:#}");
+        connect(Protocol::Tcp).measure(100).unwrap();
+    });
+    assert_eq!(count, 0, "a translated flow was redirected");
+    let count = redirected(node, || assert!(client.measure(100).is_ok()));
+    assert!(count > 150, "{count} packets were redirected to the new pod");
+}
+
+/// The daemon looks at the setting every 2 s, and TCP tries again after at most as long.
+#[test]
+fn a_promoted_connection_goes_on_within_seconds_when_somebody_makes_conntrack_strict() {
+    const LIBERAL: &str = "net/netfilter/nf_conntrack_tcp_be_liberal";
+    let lab = lab("strict");
+    let node = &lab.nodes[0];
+    let (a, b, _server) = pair(node);
+    node.run(Command::new("iptables").args("-A FORWARD -m conntrack --ctstate INVALID -j DROP".split(' '))).unwrap();
+    let payload = vec![7; 40_000];
+    let Client::Tcp(stream) = Client::connect(&a.netns, Protocol::Tcp, to(&b)).unwrap() else { panic!("a stream") };
+    stream.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+    let mut client = Client::Tcp(stream);
+    // Far beyond the window that conntrack saw.
+    let count = redirected(node, || (0..200).for_each(|_| client.exchange(&payload).unwrap()));
+    assert!(count > 400, "{count} packets were redirected");
+    let liberal = || node.netns.run(|| sysctl::read(LIBERAL).unwrap()).unwrap() == "1";
+    node.netns.run(|| sysctl::write(LIBERAL, "0")).unwrap().unwrap();
+    let start = Instant::now();
+    let mut longest = Duration::ZERO;
+    while !liberal() {
+        let before = Instant::now();
+        client.exchange(&payload).unwrap();
+        longest = longest.max(before.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(15), "the daemon does not make conntrack liberal again");
+    }
+    eprintln!("conntrack was strict for {:?}; an exchange took {longest:?} at most", start.elapsed());
+    (0..200).for_each(|_| client.exchange(&payload).unwrap());
+    let count = redirected(node, || (0..200).for_each(|_| client.exchange(&payload).unwrap()));
+    assert!(count > 400, "{count} packets were redirected");
+    client.close().unwrap();
 }
 
 #[test]

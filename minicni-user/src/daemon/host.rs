@@ -28,6 +28,8 @@ const LOOSE: &str = "2";
 pub(super) struct Host {
     options: Options,
     mode: Mode,
+    /// Whether the host could not be prepared again when it had to be.
+    failed: bool,
     facts: Option<Facts>,
     /// Whether pods of this node have IPv6 addresses, and the host therefore forwards IPv6.
     ipv6: bool,
@@ -50,6 +52,7 @@ impl Host {
         Ok(Self {
             options: options.clone(),
             mode,
+            failed: false,
             facts: None,
             ipv6: false,
             told: None,
@@ -67,23 +70,41 @@ impl Host {
         self.facts.is_some()
     }
 
-    /// Prepares the host again if a setting that the datapath depends on changed behind our back.
-    pub(super) fn keep_prepared(&mut self) {
+    /// Prepares the host again if something that the datapath depends on changed behind our back; not where that failed the last time.
+    /// Whether the datapath was prepared.
+    pub(super) fn keep_prepared(&mut self) -> bool {
+        if self.failed {
+            return false;
+        }
         match forward(self.ipv6) {
             Ok(true) => warn!("forwarding was off, and is on again"),
             Ok(false) => {}
-            Err(error) => error!("{error}"),
+            Err(error) => {
+                self.failed = true;
+                error!("{error}");
+            }
         }
         if self.mode.stands() && !self.programs_are_gone() {
-            return;
+            return false;
         }
         match prepared(&self.options, self.ipv6) {
             Ok(mode) => {
                 info!(datapath = %mode, "prepared again");
                 self.mode = mode;
+                true
             }
-            Err(error) => error!(%error, "the datapath could not be prepared again"),
+            Err(error) => {
+                self.failed = true;
+                error!(%error, "the datapath could not be prepared again");
+                false
+            }
         }
+    }
+
+    /// As [`Host::keep_prepared`], also where that failed the last time.
+    pub(super) fn prepare_anyway(&mut self) {
+        self.failed = false;
+        self.keep_prepared();
     }
 
     /// Whether our programs' pins are gone, as after an ADD by a plugin of another layout that was under way while ours were loaded.

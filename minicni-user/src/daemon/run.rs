@@ -43,6 +43,10 @@ use crate::{
 /// How often everything is looked at without a reason.
 const RESYNC: Duration = Duration::from_secs(30);
 
+/// How often what the datapath stands on is looked at: a connection on the fast path hangs while conntrack is strict, and for as long
+/// again as TCP has put off its next attempt. The kernel tells nobody of its settings.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// How often our routes are read without a reason. The kernel tells of every change, so this is for what is not thought of.
 const ROUTES_RESYNC: Duration = Duration::from_mins(5);
 
@@ -153,7 +157,10 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(system("listen for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("listen for SIGINT"))?;
     let mut timer = interval(RESYNC);
-    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = interval(LOOK);
+    for timer in [&mut timer, &mut look] {
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
 
     let ebpf_log_level = options.ebpf_log_level;
     let pins = options.pins.clone();
@@ -193,12 +200,17 @@ pub async fn run(options: Options) -> Result<(), RunError> {
                 }
             }
             () = runtime.changed() => daemon.installer.look_again(),
+            _ = look.tick() => {
+                if !daemon.host.keep_prepared() {
+                    continue;
+                }
+            }
             _ = timer.tick() => {
                 if daemon.routes_read.elapsed() >= ROUTES_RESYNC {
                     daemon.routes = None;
                 }
                 daemon.source.look();
-                daemon.host.keep_prepared();
+                daemon.host.prepare_anyway();
                 daemon.sweep();
                 daemon.installer.look_again();
             }

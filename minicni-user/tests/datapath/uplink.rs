@@ -109,6 +109,33 @@ fn what_is_redirected_to_a_neighbour_passes_the_uplinks_egress_hook_without_demo
 }
 
 #[test]
+fn an_end_that_enters_where_its_flow_does_not_has_the_flow_prove_itself_again_and_no_more() {
+    for (name, end) in [("foreign_fin", Tcp::Fin), ("foreign_rst", Tcp::Rst)] {
+        run(name, patient(), |bench| {
+            let (a, b, elsewhere) = (bench.a, bench.b, uplink(bench, 1));
+            let (there, back) = (Frame::tcp(a, 1000, b, 80), Frame::tcp(b, 80, a, 1000));
+            let end = |from: Pod, frame: &Frame| {
+                Frame { source_mac: from.mac, destination_mac: from.host_mac, ..frame.flags(end) }.bytes()
+            };
+            bench.promote(&there, &back);
+            for (frame, out) in [(&there, b), (&back, a)] {
+                bench.expect(&[Reason::TcpControl, Reason::Demoted], OK, |bench| {
+                    bench.ingress(elsewhere, &end(elsewhere, frame))
+                });
+                // As the next, if the stack delivers it all the same.
+                bench.expect(&[], OK, |bench| bench.egress_untagged(elsewhere.ifindex, out, &end(elsewhere, frame)));
+                bench.promote(&there, &back);
+                bench.expect(&[Reason::Redirected], REDIRECT, |bench| bench.ingress(a, &there.bytes()));
+            }
+            // A flow that closes is not brought back by it.
+            bench.expect(&[Reason::TcpControl, Reason::Demoted], OK, |bench| bench.ingress(a, &end(a, &there)));
+            bench.expect(&[Reason::TcpControl], OK, |bench| bench.ingress(elsewhere, &end(elsewhere, &there)));
+            bench.through_the_stack(b, a, &back, Reason::Closing, &[]);
+        });
+    }
+}
+
+#[test]
 fn what_enters_at_an_uplink_begins_no_flow() {
     run_remote("not_of_pod", |bench| {
         let (a, b) = (bench.a, bench.b);

@@ -187,7 +187,8 @@ impl Node {
         self.spawn(daemon)
     }
 
-    fn spawn(&self, mut daemon: Command) -> Result<Child> {
+    /// As [`Node::start`], and does not wait for anything.
+    pub fn spawn(&self, mut daemon: Command) -> Result<Child> {
         let log = File::options().create(true).append(true).open(self.log())?;
         daemon.stdout(log.try_clone()?).stderr(log);
         let daemon = self.netns.run(|| daemon.spawn())?.with_context(|| format!("start minicnid on {}", self.name))?;
