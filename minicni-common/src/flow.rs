@@ -363,7 +363,7 @@ pub enum FlowState {
     Observed = 0,
     /// Both directions are proven: its packets are redirected.
     Promoted = 1,
-    /// A FIN or RST was seen: the stack has it until a SYN starts anew, or nothing was seen for the idle limit, so that conntrack
+    /// A FIN or RST was seen, where its direction enters: the stack has it until a SYN starts anew, or nothing was seen for the idle limit, so that conntrack
     /// sees the end. `noted_at` of the first direction says when something was.
     Closing = 2,
 }

@@ -66,9 +66,13 @@ fn agrees<H: Header>(ctx: &TcContext, packet: &Packet<H>, delivery: &Delivery) -
     let (key, direction) = glance.key();
     let Some(flow) = H::flows().get_ptr_mut(key) else { return false };
     if glance.is_control() {
-        // Usually the ingress side has seen it already; a RST that the host's firewall made has no other.
+        // Usually the ingress side has seen it already; a RST that the host's firewall made has no other, and no interface.
         if flow::state(flow) == flow::PROMOTED {
-            flow::restart(flow, if glance.tcp_flags & SYN == 0 { flow::CLOSING } else { flow::OBSERVED }, now);
+            // SAFETY: a read of the context, which the verifier checks.
+            let from = unsafe { (*ctx.skb.skb).ingress_ifindex };
+            let is_credible = from == 0 || from == flow::direction(flow, direction).in_ifindex;
+            let ends = glance.tcp_flags & SYN == 0 && is_credible;
+            flow::restart(flow, if ends { flow::CLOSING } else { flow::OBSERVED }, now);
         }
         return false;
     }

@@ -221,19 +221,13 @@ fn lost(direction: &Direction, now: u64) -> bool {
     pending != 0 && (pending > IN_FLIGHT || is_older(direction, maps::grace(), now))
 }
 
-/// Whether this direction was seen, and to enter the host at another interface than this.
-#[inline(always)]
-pub fn enters_elsewhere(direction: &Direction, ifindex: u32) -> bool {
-    direction.noted != 0 && direction.in_ifindex != ifindex
-}
-
 /// Whether what was noted of this direction no longer counts for a packet entering at `ifindex` now.
 #[inline(always)]
 pub fn void(flow: *const Flow, direction: &Direction, ifindex: u32, now: u64) -> bool {
     generation(flow) != maps::global_generation()
-        || enters_elsewhere(direction, ifindex)
         || direction.noted != 0
-            && (direction.generation != maps::generation(ifindex)
+            && (direction.in_ifindex != ifindex
+                || direction.generation != maps::generation(ifindex)
                 || is_older(direction, maps::idle(), now)
                 || lost(direction, now))
 }

@@ -241,9 +241,10 @@ fn watch<H: Header>(ctx: &TcContext, packet: &Packet<H>, known: Known<H::Address
     }
     if glance.is_control() {
         if let Some(flow) = flow {
+            let there = flow::direction(flow, glance.key().1);
             // What enters elsewhere may be forged, and the connection go on.
-            let ends =
-                glance.tcp_flags & SYN == 0 && !flow::enters_elsewhere(flow::direction(flow, glance.key().1), ifindex);
+            let is_credible = there.in_ifindex == ifindex || flow::state(flow) == flow::CLOSING;
+            let ends = glance.tcp_flags & SYN == 0 && is_credible;
             flow::restart(flow, if ends { flow::CLOSING } else { flow::OBSERVED }, now);
             sketch::note(sketch, now);
         } else {

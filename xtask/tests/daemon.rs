@@ -230,9 +230,11 @@ fn status_says_what_is_wrong() {
         let problems = status(node)["problems"].to_string();
         assert!(problems.contains(words), "{words:?} is not in {problems}");
     };
+    // It would put it back.
+    node.stop_daemon().unwrap();
     node.run(Command::new("sysctl").args(["-qw", "net.ipv4.ip_forward=0"])).unwrap();
     problems("ip_forward");
-    node.run(Command::new("sysctl").args(["-qw", "net.ipv4.ip_forward=1"])).unwrap();
+    node.start_daemon(&lab.nodes_file()).unwrap();
     let host = pod.host_interface().unwrap().to_owned();
     node.run(Command::new("ip").args(["link", "del", &host])).unwrap();
     problems("is gone");

@@ -28,7 +28,7 @@ const LOOSE: &str = "2";
 pub(super) struct Host {
     options: Options,
     mode: Mode,
-    /// Whether the host could not be prepared again when it had to be.
+    /// Whether the host could not be prepared again when it had to be, and may be half prepared.
     failed: bool,
     facts: Option<Facts>,
     /// Whether pods of this node have IPv6 addresses, and the host therefore forwards IPv6.
@@ -70,41 +70,32 @@ impl Host {
         self.facts.is_some()
     }
 
-    /// Prepares the host again if something that the datapath depends on changed behind our back; not where that failed the last time.
-    /// Whether the datapath was prepared.
-    pub(super) fn keep_prepared(&mut self) -> bool {
-        if self.failed {
-            return false;
-        }
+    /// Puts back what the datapath depends on and somebody changed behind our back, and prepares the host again where that is not
+    /// enough. What failed the last time is tried, and told, only `now_and_then`. Whether the host was prepared.
+    pub(super) fn keep_prepared(&mut self, now_and_then: bool) -> bool {
         match forward(self.ipv6) {
             Ok(true) => warn!("forwarding was off, and is on again"),
             Ok(false) => {}
-            Err(error) => {
-                self.failed = true;
-                error!("{error}");
-            }
+            Err(error) if now_and_then => error!("{error}"),
+            Err(_) => {}
         }
-        if self.mode.stands() && !self.programs_are_gone() {
+        let stands = self.mode.stands() && !self.programs_are_gone();
+        if stands && !self.failed || self.failed && !now_and_then {
             return false;
         }
-        match prepared(&self.options, self.ipv6) {
+        let prepared = prepared(&self.options, self.ipv6);
+        self.failed = prepared.is_err();
+        match prepared {
             Ok(mode) => {
                 info!(datapath = %mode, "prepared again");
                 self.mode = mode;
                 true
             }
             Err(error) => {
-                self.failed = true;
                 error!(%error, "the datapath could not be prepared again");
                 false
             }
         }
-    }
-
-    /// As [`Host::keep_prepared`], also where that failed the last time.
-    pub(super) fn prepare_anyway(&mut self) {
-        self.failed = false;
-        self.keep_prepared();
     }
 
     /// Whether our programs' pins are gone, as after an ADD by a plugin of another layout that was under way while ours were loaded.

@@ -201,7 +201,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
             }
             () = runtime.changed() => daemon.installer.look_again(),
             _ = look.tick() => {
-                if !daemon.host.keep_prepared() {
+                if !daemon.host.keep_prepared(false) {
                     continue;
                 }
             }
@@ -210,7 +210,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
                     daemon.routes = None;
                 }
                 daemon.source.look();
-                daemon.host.prepare_anyway();
+                daemon.host.keep_prepared(true);
                 daemon.sweep();
                 daemon.installer.look_again();
             }

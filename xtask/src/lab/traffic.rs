@@ -76,6 +76,16 @@ impl Drop for Server {
     }
 }
 
+/// Tells threads that look at the flag to end when it is dropped, also by a panic: a scope waits for them before it says anything.
+#[derive(Debug)]
+pub struct Ending<'a>(pub &'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 fn serve_tcp(listener: &TcpListener, end: &Arc<AtomicBool>) {
     while !end.load(Relaxed) {
         match listener.accept() {

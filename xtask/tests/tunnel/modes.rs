@@ -9,7 +9,7 @@ use std::{
 
 use xtask::lab::{
     Families, Node,
-    traffic::{Client, Protocol},
+    traffic::{Client, Ending, Protocol},
 };
 
 use crate::{DEVICE, LIMIT, apart, ip, nft, our_routes, pair, pod_mtu, redirected, restart, start, to, wait, wired};
@@ -94,15 +94,6 @@ fn an_uplink_that_is_not_there_is_said_and_one_that_is_there_is_used() {
     let status = status_with(node, "eth9 is no interface");
     assert!(status.contains("192.168.77.1 on eth0"), "{status}");
     assert_eq!(our_routes(node), "10.244.2.0/24 via 192.168.77.2 dev eth0");
-}
-
-/// Tells other threads to end when it is dropped.
-struct Ending<'a>(&'a AtomicBool);
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
 }
 
 #[test]

@@ -21,7 +21,7 @@ use nix::{
 use serde_json::{Value, json};
 use xtask::lab::{
     self, Families, Lab, Node, UPLINK,
-    traffic::{Client, Protocol},
+    traffic::{Client, Ending, Protocol},
 };
 
 use crate::{ip, lab, pair, redirected, to, wired};
@@ -295,21 +295,25 @@ fn an_upgrade_that_is_killed_anywhere_loses_no_packet_and_is_finished_by_the_nex
         node.stop_daemon().unwrap();
         fs::rename(&ours, &theirs).unwrap();
     };
-    age();
-    let start = Instant::now();
-    node.start_daemon(&lab.nodes_file()).unwrap();
-    let whole = start.elapsed();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _ending = Ending(&done);
         let mut client = Client::connect(&a.netns, Protocol::Udp, to(b.address().unwrap())).unwrap();
-        let client = scope.spawn({
+        scope.spawn({
             let done = &done;
             move || {
                 while !done.load(Relaxed) {
                     client.exchange(b"one datagram, sent once").unwrap();
+                    // What is asked of the kernel meanwhile gets its turn.
+                    thread::sleep(Duration::from_millis(1));
                 }
             }
         });
+        age();
+        let start = Instant::now();
+        node.start_daemon(&lab.nodes_file()).unwrap();
+        assert_attached(node, &by_default());
+        let whole = start.elapsed();
         for part in 1..=KILLS {
             age();
             let mut daemon = node.spawn(node.daemon(&lab.nodes_file())).unwrap();
@@ -323,8 +327,6 @@ fn an_upgrade_that_is_killed_anywhere_loses_no_packet_and_is_finished_by_the_nex
             assert_attached(node, &by_default());
             assert_fast(&lab, &a, &b);
         }
-        done.store(true, Relaxed);
-        client.join().unwrap();
     });
 }
 
@@ -334,6 +336,7 @@ fn a_daemon_that_is_killed_and_started_again_under_load_loses_no_packet() {
     let (a, b, _server) = pair(&lab);
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
+        let ending = Ending(&done);
         let clients = [Protocol::Tcp, Protocol::Udp].map(|protocol| {
             let mut client = Client::connect(&a.netns, protocol, to(b.address().unwrap())).unwrap();
             scope.spawn({
@@ -355,7 +358,7 @@ fn a_daemon_that_is_killed_and_started_again_under_load_loses_no_packet() {
             nix::sys::wait::waitpid(pid, None).unwrap();
             lab.nodes[0].start_daemon(&lab.nodes_file()).unwrap();
         }
-        done.store(true, Relaxed);
+        drop(ending);
         for client in clients {
             assert!(client.join().unwrap() > 1_000);
         }
