@@ -75,9 +75,8 @@ impl Host {
     pub(super) fn keep_prepared(&mut self, now_and_then: bool) -> bool {
         match forward(self.ipv6) {
             Ok(true) => warn!("forwarding was off, and is on again"),
-            Ok(false) => {}
             Err(error) if now_and_then => error!("{error}"),
-            Err(_) => {}
+            Ok(false) | Err(_) => {}
         }
         let stands = self.mode.stands() && !self.programs_are_gone();
         if stands && !self.failed || self.failed && !now_and_then {
