@@ -262,6 +262,41 @@ fn a_daemon_told_to_route_takes_the_programs_off_and_the_pods_still_talk() {
     }
 }
 
+/// Datagrams between two new pods, and how many packets of them were redirected.
+fn redirected_between_new_pods(node: &Node) -> u64 {
+    let (a, b) = (node.pod("new-a").unwrap(), node.pod("new-b").unwrap());
+    let _server = Server::start(&b.netns, PORT).unwrap();
+    let before = node.counters().redirected;
+    Client::connect(&a.netns, Protocol::Udp, to(&b)).unwrap().measure(200).unwrap();
+    node.counters().redirected - before
+}
+
+#[test]
+fn a_daemon_that_cannot_load_its_programs_keeps_the_settings_and_loads_them_when_it_can() {
+    let lab = Lab::new("mnidaemon-obstacle", 2, Programs::beside_us().unwrap()).unwrap();
+    let nodes_file = lab.nodes_file();
+    let words = [("auto", "datapath=route: "), ("ebpf", "the datapath could not be prepared again")];
+    for (node, (datapath, _)) in lab.nodes.iter().zip(words) {
+        node.start_daemon_with(&nodes_file, &["--datapath", datapath]).unwrap();
+        // Where the pins were is something that nobody can make a directory of.
+        fs::remove_dir_all(node.bpf_dir()).unwrap();
+        std::os::unix::fs::symlink("nowhere", node.bpf_dir()).unwrap();
+    }
+    let forwarding = |node: &Node| node.run(Command::new("sysctl").args(["-n", "net.ipv4.ip_forward"])).unwrap();
+    for (node, (_, words)) in lab.nodes.iter().zip(words) {
+        eventually(5 * SECOND, words, || fs::read_to_string(node.log()).unwrap().contains(words));
+        node.run(Command::new("sysctl").args(["-qw", "net.ipv4.ip_forward=0"])).unwrap();
+        eventually(5 * SECOND, "forwarding is on again", || forwarding(node).trim() == "1");
+        fs::remove_file(node.bpf_dir()).unwrap();
+    }
+    for (node, (datapath, _)) in lab.nodes.iter().zip(words) {
+        eventually(40 * SECOND, "the programs are loaded", || node.pins().open_programs().is_ok());
+        eventually(5 * SECOND, "all is well", || status(node)["problems"] == serde_json::json!([]));
+        let redirected = redirected_between_new_pods(node);
+        assert!(redirected > 300, "{datapath}: {redirected} packets were redirected");
+    }
+}
+
 #[test]
 fn an_uplink_that_is_down_for_a_moment_keeps_its_mtu_and_node_json_is_repaired() {
     let lab = lab("facts");

@@ -71,20 +71,23 @@ impl Host {
     }
 
     /// Puts back what the datapath depends on and somebody changed behind our back, and prepares the host again where that is not
-    /// enough. What failed the last time is tried, and told, only `now_and_then`. Whether the host was prepared.
+    /// enough. What failed the last time is tried, and told, only `now_and_then`. Whether the host is another one now.
     pub(super) fn keep_prepared(&mut self, now_and_then: bool) -> bool {
         match forward(self.ipv6) {
             Ok(true) => warn!("forwarding was off, and is on again"),
             Err(error) if now_and_then => error!("{error}"),
             Ok(false) | Err(_) => {}
         }
-        let stands = self.mode.stands() && !self.programs_are_gone();
-        if stands && !self.failed || self.failed && !now_and_then {
+        let wanting = self.failed || self.fell_back();
+        let due = if wanting { now_and_then } else { !self.mode.stands() || self.programs_are_gone() };
+        if !due {
             return false;
         }
         let prepared = prepared(&self.options, self.ipv6);
         self.failed = prepared.is_err();
         match prepared {
+            // Still without programs, and for the reason that is known.
+            Ok(mode) if self.fell_back() && mode == self.mode => false,
             Ok(mode) => {
                 info!(datapath = %mode, "prepared again");
                 self.mode = mode;
@@ -95,6 +98,11 @@ impl Host {
                 false
             }
         }
+    }
+
+    /// Whether the programs were to be had and could not be. Who mounts a filesystem or loads a module then need not know of us.
+    fn fell_back(&self) -> bool {
+        matches!(self.mode, Mode::Route { reason: Some(_) })
     }
 
     /// Whether our programs' pins are gone, as after an ADD by a plugin of another layout that was under way while ours were loaded.
