@@ -363,8 +363,8 @@ pub enum FlowState {
     Observed = 0,
     /// Both directions are proven: its packets are redirected.
     Promoted = 1,
-    /// A FIN or RST was seen, where its direction enters: the stack has it until a SYN starts anew, or nothing was seen for the idle limit, so that conntrack
-    /// sees the end. `noted_at` of the first direction says when something was.
+    /// A FIN or RST was seen, where its direction enters: the stack has it until a SYN starts anew, or nothing was seen for the idle
+    /// limit, so that conntrack sees the end. `noted_at` of the first direction says when something was.
     Closing = 2,
 }
 

@@ -1,6 +1,10 @@
 //! The stack delivers a packet: a proof for its direction, or a sign that its flow is not what it seemed.
 
-use aya_ebpf::{helpers::bpf_jiffies64, programs::TcContext};
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_UNSPEC},
+    helpers::bpf_jiffies64,
+    programs::TcContext,
+};
 use aya_log_ebpf::debug;
 use minicni_common::{Direction, Flow, Reason, Sketch, names::REDIRECTED_TAG};
 
@@ -15,19 +19,41 @@ use crate::{
 };
 
 #[inline(always)]
-pub fn run(ctx: &TcContext) {
+pub fn run(ctx: &TcContext) -> i32 {
     let tag = flow::take_tag(ctx);
     if tag == REDIRECTED_TAG {
         // Ours, on its way to a neighbour, and not of the stack.
-        return;
+        return TC_ACT_UNSPEC;
     }
     // SAFETY: the helper has no preconditions. First, as in `ingress`.
     let now = unsafe { bpf_jiffies64() };
+    let of_nobody = tag == 0
+        && match parse::ether_type(ctx) {
+            Some(Ipv4::ETHER_TYPE) => is_of_nobody::<Ipv4>(ctx, now),
+            Some(Ipv6::ETHER_TYPE) => is_of_nobody::<Ipv6>(ctx, now),
+            _ => true,
+        };
+    if of_nobody { TC_ACT_UNSPEC } else { egress_thorough(ctx.skb.skb, tag.into(), now) }
+}
+
+/// Whether a packet that entered as nothing that was noted leaves as nothing that is watched, as most do.
+#[inline(always)]
+fn is_of_nobody<H: Header>(ctx: &TcContext, now: u64) -> bool {
+    let bucket = parse::quick_tuple::<H>(ctx).and_then(|tuple| bucket::find::<H>(tuple.hash()));
+    bucket.is_some_and(|bucket| !sketch::is_watched(bucket::sketch(bucket), now))
+}
+
+/// All others. A function of its own for the same reason as in `ingress`; the verifier asks that it return something.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn egress_thorough(skb: *mut __sk_buff, tag: u32, now: u64) -> i32 {
+    let ctx = &TcContext::new(skb);
     match parse::ether_type(ctx) {
-        Some(Ipv4::ETHER_TYPE) => delivered::<Ipv4>(ctx, tag, now),
-        Some(Ipv6::ETHER_TYPE) => delivered::<Ipv6>(ctx, tag, now),
+        Some(Ipv4::ETHER_TYPE) => delivered::<Ipv4>(ctx, tag as u16, now),
+        Some(Ipv6::ETHER_TYPE) => delivered::<Ipv6>(ctx, tag as u16, now),
         _ => {}
     }
+    TC_ACT_UNSPEC
 }
 
 #[inline(always)]

@@ -3,7 +3,7 @@
 use core::{hint::cold_path, mem::offset_of};
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
+    bindings::{__sk_buff, BPF_NOEXIST},
     helpers::{bpf_jiffies64, bpf_redirect_peer},
     programs::TcContext,
 };
@@ -27,9 +27,79 @@ pub fn run(ctx: &TcContext) -> i32 {
     // SAFETY: the helper has no preconditions. It is a load of the kernel's tick count, inlined by the verifier; first, because
     // like any call it costs what is in registers.
     let now = unsafe { bpf_jiffies64() };
+    let action = match parse::ether_type(ctx) {
+        Some(Ipv4::ETHER_TYPE) => ingress_quick4(ctx.skb.skb, now),
+        Some(Ipv6::ETHER_TYPE) => ingress_quick6(ctx.skb.skb, now),
+        _ => UNDECIDED,
+    };
+    if action > UNDECIDED { action } else { ingress_thorough(ctx.skb.skb, now, (action == DUE).into()) }
+}
+
+/// What [`quick`] says beside actions of TC, the least of which is -1: that it knows none, and that a flow should begin with the packet.
+const UNDECIDED: i32 = -2;
+const DUE: i32 = -3;
+
+/// What is done of most packets: they are redirected by a shortcut, or left to the stack by a few words. Whoever is not an ordinary
+/// endpoint, or does not send as one, is [`ingress_thorough`]'s.
+#[inline(always)]
+fn quick<H: Header>(ctx: &TcContext, now: u64) -> i32 {
+    let Some(glance) = parse::quick_glance::<H>(ctx) else { return UNDECIDED };
+    let hash = glance.hash();
+    let Some(bucket) = bucket::find::<H>(hash) else { return UNDECIDED };
+    let sketch = bucket::sketch(bucket);
+    let noted = sketch::is_noted(sketch, now);
+    if noted {
+        if glance.is_control() {
+            return UNDECIDED;
+        }
+        // What rests was noted, and all else of what was noted may be redirected.
+        if !sketch::rests(sketch, hash, interface(ctx), now) {
+            return match shortcut::find(ctx, &glance, hash, bucket, now) {
+                Some((frame, way)) => send(ctx, frame, &way),
+                None => UNDECIDED,
+            };
+        }
+    }
+    flow::untag(ctx);
+    let Some(endpoint) = maps::endpoint_in_slot(interface(ctx)) else { return UNDECIDED };
+    if endpoint.kind != EndpointKind::Pod as u32 && !noted {
+        return stack(Reason::NotOfPod);
+    }
+    let is_ordinary = endpoint.kind == EndpointKind::Pod as u32 && endpoint.flags == 0;
+    if !is_ordinary || has_foreign_mac(ctx, endpoint) || !H::may_send(endpoint, glance.source, glance.destination) {
+        return UNDECIDED;
+    }
+    if glance.is_control() {
+        sketch::recount(sketch, hash);
+        return stack(Reason::TcpControl);
+    }
+    if !noted && sketch::is_due(sketch, hash) { DUE } else { stack(Reason::Learning) }
+}
+
+// Functions of their own in the programs, too: those that call each other have 512 bytes of stack together, and what these need would
+// be taken from `ingress_thorough`.
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn ingress_quick4(skb: *mut __sk_buff, now: u64) -> i32 {
+    quick::<Ipv4>(&TcContext::new(skb), now)
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn ingress_quick6(skb: *mut __sk_buff, now: u64) -> i32 {
+    quick::<Ipv6>(&TcContext::new(skb), now)
+}
+
+/// Whatever [`quick`] does not do. A function of its own in the programs, too, so that the other lies in few cache lines: the kernel's
+/// own way of a packet has most of them thrown out between two packets.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn ingress_thorough(skb: *mut __sk_buff, now: u64, due: u32) -> i32 {
+    let ctx = &TcContext::new(skb);
     match parse::ether_type(ctx) {
-        Some(Ipv4::ETHER_TYPE) => entered::<Ipv4>(ctx, now),
-        Some(Ipv6::ETHER_TYPE) => entered::<Ipv6>(ctx, now),
+        Some(Ipv4::ETHER_TYPE) => entered::<Ipv4>(ctx, now, due != 0),
+        Some(Ipv6::ETHER_TYPE) => entered::<Ipv6>(ctx, now, due != 0),
         Some(parse::VLAN | parse::SERVICE_VLAN) => {
             cold_path();
             tagged_again(ctx)
@@ -68,7 +138,7 @@ fn other(ctx: &TcContext, reason: Reason) -> i32 {
 
 /// An IP packet enters.
 #[inline(always)]
-fn entered<H: Header>(ctx: &TcContext, now: u64) -> i32 {
+fn entered<H: Header>(ctx: &TcContext, now: u64, due: bool) -> i32 {
     let glance = match parse::glance::<H>(ctx) {
         Ok(glance) => glance,
         Err(other) => {
@@ -79,17 +149,14 @@ fn entered<H: Header>(ctx: &TcContext, now: u64) -> i32 {
     let hash = glance.hash();
     let Some(bucket) = bucket::find::<H>(hash) else { return unfit(ctx, &glance.other(Reason::Learning)) };
     let sketch = bucket::sketch(bucket);
-    let noted = sketch::is_noted(sketch, now);
-    // What rests was noted.
-    let rests = noted && sketch::rests(sketch, hash, interface(ctx), now) && !glance.is_control();
-    let unknown = rests || !noted;
-    if unknown && let Some(action) = pass(ctx, &glance, hash, sketch, rests) {
+    let unknown = if due { None } else { unknown(ctx, &glance, hash, sketch, now) };
+    if let Some(rests) = unknown
+        && let Some(action) = pass(ctx, &glance, hash, sketch, rests)
+    {
         return action;
     }
-    if !unknown && let Some((frame, way)) = shortcut::find(ctx, &glance, hash, bucket, now) {
-        return send(ctx, frame, &way);
-    }
     // What is unknown is due now.
+    let is_due = due || unknown.is_some();
     let Some(packet) = parse::examine(ctx, glance) else { return unfit(ctx, &glance.other(Reason::Malformed)) };
     if !parse::is_for_host(ctx) {
         cold_path();
@@ -102,7 +169,17 @@ fn entered<H: Header>(ctx: &TcContext, now: u64) -> i32 {
     {
         return action;
     }
-    watch(ctx, &packet, Known { flow, hash, bucket, is_due: unknown }, now)
+    watch(ctx, &packet, Known { flow, hash, bucket, is_due }, now)
+}
+
+/// Whether a packet is of no flow that is known, or, if true is said, of a direction that rests. `None` if a flow may be known.
+#[inline(always)]
+fn unknown<H: Header>(ctx: &TcContext, glance: &Glance<H>, hash: u64, sketch: *mut Sketch, now: u64) -> Option<bool> {
+    if !sketch::is_noted(sketch, now) {
+        return Some(false);
+    }
+    // What rests was noted.
+    (sketch::rests(sketch, hash, interface(ctx), now) && !glance.is_control()).then_some(true)
 }
 
 /// Leaves a packet to the stack that is of no flow yet, or of a direction that rests. `None` if a flow should begin with it.
@@ -381,15 +458,15 @@ fn is_checked(endpoint: &Endpoint) -> bool {
     endpoint.kind == EndpointKind::Pod as u32 && endpoint.flags & Endpoint::NO_SPOOF_CHECK == 0
 }
 
-const _: () = assert!(offset_of!(Endpoint, mac).is_multiple_of(align_of::<u16>()));
+const _: () = assert!(offset_of!(Endpoint, mac).is_multiple_of(align_of::<u32>()));
 
 /// Whether a frame from a pod bears a source MAC address that is not the pod's.
 #[inline(always)]
 fn has_foreign_mac(ctx: &TcContext, endpoint: &Endpoint) -> bool {
-    // SAFETY: the field is as long and, as asserted, aligned.
-    let [one, two, three] = unsafe { *(&raw const endpoint.mac).cast::<[u16; 3]>() };
-    let is_own = |mac: [u16; 3]| mac[0] == one && mac[1] == two && mac[2] == three;
-    is_checked(endpoint) && parse::source_mac(ctx).is_some_and(|mac| !is_own(mac))
+    let mac = (&raw const endpoint.mac).cast::<u32>();
+    // SAFETY: the field is of six bytes and, as asserted, aligned.
+    let own = unsafe { (mac.read(), mac.add(1).cast::<u16>().read()) };
+    is_checked(endpoint) && parse::source_mac(ctx).is_some_and(|mac| mac != own)
 }
 
 #[inline(always)]

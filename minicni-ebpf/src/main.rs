@@ -37,8 +37,7 @@ pub fn ingress(ctx: TcContext) -> i32 {
 #[classifier]
 #[inline(always)]
 pub fn egress(ctx: TcContext) -> i32 {
-    egress::run(&ctx);
-    TC_ACT_UNSPEC
+    egress::run(&ctx)
 }
 
 /// Leaves a packet to the stack, for a reason. Programs of others behind ours still see it, as they would not after

@@ -187,13 +187,15 @@ pub fn ether_type(ctx: &TcContext) -> Option<u16> {
     Some(u16::from_be(unsafe { (*frame).ether_type }))
 }
 
-/// The source MAC address, when there is a whole Ethernet header.
+/// The source MAC address as it lies in memory, its first four bytes and its last two, when there is a whole Ethernet header.
 #[inline(always)]
-pub fn source_mac(ctx: &TcContext) -> Option<[u16; 3]> {
+pub fn source_mac(ctx: &TcContext) -> Option<(u32, u16)> {
     let frame = headers::<()>(ctx, Frame::<()>::IP)?;
-    // SAFETY: `headers` found the Ethernet header inside the packet.
-    let [_, _, _, one, two, three] = unsafe { (*frame).ethernet };
-    Some([one, two, three])
+    // SAFETY: `headers` found the Ethernet header inside the packet, whose second address this is.
+    unsafe {
+        let mac = (&raw const (*frame).ethernet).cast::<u16>().add(3);
+        Some((mac.cast::<u32>().read_unaligned(), mac.add(2).read()))
+    }
 }
 
 /// The packet's headers for reading and writing, when `length` bytes of it are there and contiguous.
@@ -260,10 +262,7 @@ pub fn glance<H: Header>(ctx: &TcContext) -> Result<Glance<H>, Other<H>> {
     };
     // SAFETY: `pulled_headers` found the whole struct inside the packet.
     let frame = unsafe { &*frame };
-    let ip = frame.ip;
-    let (source, destination) = (ip.source(), ip.destination());
-    let (source_port, destination_port) = (frame.source_port, frame.destination_port);
-    let mut glance = Glance { source, destination, source_port, destination_port, protocol: 0, tcp_flags: 0 };
+    let (mut glance, ip) = (tuple(frame), frame.ip);
     glance.protocol = transport(&ip).map_err(|reason| {
         cold_path();
         glance.other(reason)
@@ -274,9 +273,48 @@ pub fn glance<H: Header>(ctx: &TcContext) -> Result<Glance<H>, Other<H>> {
             return Err(glance.other(Reason::Malformed));
         };
         // SAFETY: `pulled_headers` found TCP's header inside the packet.
-        glance.tcp_flags = unsafe { *frame.cast::<u8>().add(Frame::<H>::TRANSPORT + TCP_FLAGS) };
+        glance.tcp_flags = unsafe { tcp_flags(frame) };
     }
     Ok(glance)
+}
+
+/// As [`glance`], but only of what lies where it can be read at once, as most packets do. `None` says nothing else.
+#[inline(always)]
+pub fn quick_glance<H: Header>(ctx: &TcContext) -> Option<Glance<H>> {
+    let mut glance = quick_tuple::<H>(ctx)?;
+    if glance.is_tcp() {
+        let frame = headers::<H>(ctx, Frame::<H>::TRANSPORT + TCP_LENGTH)?;
+        // SAFETY: `headers` found TCP's header inside the packet.
+        glance.tcp_flags = unsafe { tcp_flags(frame) };
+    }
+    Some(glance)
+}
+
+/// As [`quick_glance`], without TCP's flags.
+#[inline(always)]
+pub fn quick_tuple<H: Header>(ctx: &TcContext) -> Option<Glance<H>> {
+    let frame = headers::<H>(ctx, size_of::<Frame<H>>())?;
+    // SAFETY: `headers` found the whole struct inside the packet.
+    let frame = unsafe { &*frame };
+    let ip = frame.ip;
+    Some(Glance { protocol: transport(&ip).ok()?, ..tuple(frame) })
+}
+
+/// What flow a frame is of, once its protocol is known.
+#[inline(always)]
+fn tuple<H: Header>(frame: &Frame<H>) -> Glance<H> {
+    let Frame { ip, source_port, destination_port, .. } = *frame;
+    let (source, destination) = (ip.source(), ip.destination());
+    Glance { source, destination, source_port, destination_port, protocol: 0, tcp_flags: 0 }
+}
+
+/// # Safety
+///
+/// TCP's header is inside the packet.
+#[inline(always)]
+unsafe fn tcp_flags<H>(frame: *const Frame<H>) -> u8 {
+    // SAFETY: the caller's.
+    unsafe { *frame.cast::<u8>().add(Frame::<H>::TRANSPORT + TCP_FLAGS) }
 }
 
 /// Looks closely at what [`glance`] found; `None` where the lengths of its headers are lies.
