@@ -36,14 +36,15 @@ pub fn run(ctx: &TcContext) -> i32 {
     if of_nobody { TC_ACT_UNSPEC } else { egress_thorough(ctx.skb.skb, tag.into(), now) }
 }
 
-/// Whether a packet that entered as nothing that was noted leaves as nothing that is watched, as most do.
+/// Whether a packet that entered as nothing that was noted leaves as nothing that is watched, as most do. False also where it cannot be
+/// read at once.
 #[inline(always)]
 fn is_of_nobody<H: Header>(ctx: &TcContext, now: u64) -> bool {
     let bucket = parse::quick_tuple::<H>(ctx).and_then(|tuple| bucket::find::<H>(tuple.hash()));
     bucket.is_some_and(|bucket| !sketch::is_watched(bucket::sketch(bucket), now))
 }
 
-/// All others. A function of its own for the same reason as in `ingress`; the verifier asks that it return something.
+/// All others. A function in the programs, too, as in `ingress`.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn egress_thorough(skb: *mut __sk_buff, tag: u32, now: u64) -> i32 {

@@ -3,7 +3,7 @@
 use core::{hint::cold_path, mem::offset_of};
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_NOEXIST},
+    bindings::{__sk_buff, BPF_NOEXIST, TC_ACT_UNSPEC},
     helpers::{bpf_jiffies64, bpf_redirect_peer},
     programs::TcContext,
 };
@@ -35,12 +35,15 @@ pub fn run(ctx: &TcContext) -> i32 {
     if action > UNDECIDED { action } else { ingress_thorough(ctx.skb.skb, now, (action == DUE).into()) }
 }
 
-/// What [`quick`] says beside actions of TC, the least of which is -1: that it knows none, and that a flow should begin with the packet.
+/// What [`quick`] says where it knows no action of TC, of which `TC_ACT_UNSPEC`, -1, is the least.
 const UNDECIDED: i32 = -2;
+/// As [`UNDECIDED`], of a packet that is counted and comes from whom it says, and with which a flow should begin.
 const DUE: i32 = -3;
 
-/// What is done of most packets: they are redirected by a shortcut, or left to the stack by a few words. Whoever is not an ordinary
-/// endpoint, or does not send as one, is [`ingress_thorough`]'s.
+const _: () = assert!(UNDECIDED < TC_ACT_UNSPEC && DUE < UNDECIDED);
+
+/// What is done of most packets: they are redirected by a shortcut, or left to the stack by a few words. What is not decided here is as
+/// it was, but for its tag; only [`sketch::is_due`] is not to be asked again, whose answer is [`DUE`].
 #[inline(always)]
 fn quick<H: Header>(ctx: &TcContext, now: u64) -> i32 {
     let Some(glance) = parse::quick_glance::<H>(ctx) else { return UNDECIDED };
@@ -76,8 +79,8 @@ fn quick<H: Header>(ctx: &TcContext, now: u64) -> i32 {
     if !noted && sketch::is_due(sketch, hash) { DUE } else { stack(Reason::Learning) }
 }
 
-// Functions of their own in the programs, too: those that call each other have 512 bytes of stack together, and what these need would
-// be taken from `ingress_thorough`.
+// These are functions in the programs, too, for the stack's sake: a program and what it calls have 512 bytes of it, each rounded up to
+// 32 before Linux 6.9. In `run`, these 104 would come on top of the 384 of `ingress_thorough`.
 
 #[inline(never)]
 #[unsafe(no_mangle)]
@@ -91,8 +94,8 @@ extern "C" fn ingress_quick6(skb: *mut __sk_buff, now: u64) -> i32 {
     quick::<Ipv6>(&TcContext::new(skb), now)
 }
 
-/// Whatever [`quick`] does not do. A function of its own in the programs, too, so that the other lies in few cache lines: the kernel's
-/// own way of a packet has most of them thrown out between two packets.
+/// Whatever [`quick`] does not do. A function in the programs, too, so that the other lies in few cache lines: the kernel's own way of
+/// a packet has most of them thrown out between two packets. `due` is not 0 where [`quick`] said [`DUE`].
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn ingress_thorough(skb: *mut __sk_buff, now: u64, due: u32) -> i32 {
@@ -136,7 +139,7 @@ fn other(ctx: &TcContext, reason: Reason) -> i32 {
     if has_foreign_mac(ctx, endpoint) { drop(Reason::SpoofedMac) } else { stack(reason) }
 }
 
-/// An IP packet enters.
+/// An IP packet enters; `due` as [`DUE`] says.
 #[inline(always)]
 fn entered<H: Header>(ctx: &TcContext, now: u64, due: bool) -> i32 {
     let glance = match parse::glance::<H>(ctx) {
@@ -172,7 +175,7 @@ fn entered<H: Header>(ctx: &TcContext, now: u64, due: bool) -> i32 {
     watch(ctx, &packet, Known { flow, hash, bucket, is_due }, now)
 }
 
-/// Whether a packet is of no flow that is known, or, if true is said, of a direction that rests. `None` if a flow may be known.
+/// Some where the cache need not be asked about a packet: it is of no flow that was noted (false), or of a direction that rests (true).
 #[inline(always)]
 fn unknown<H: Header>(ctx: &TcContext, glance: &Glance<H>, hash: u64, sketch: *mut Sketch, now: u64) -> Option<bool> {
     if !sketch::is_noted(sketch, now) {

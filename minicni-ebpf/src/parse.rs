@@ -278,7 +278,7 @@ pub fn glance<H: Header>(ctx: &TcContext) -> Result<Glance<H>, Other<H>> {
     Ok(glance)
 }
 
-/// As [`glance`], but only of what lies where it can be read at once, as most packets do. `None` says nothing else.
+/// As [`glance`], but only of what lies where it can be read at once, as most packets do. `None` does not say why.
 #[inline(always)]
 pub fn quick_glance<H: Header>(ctx: &TcContext) -> Option<Glance<H>> {
     let mut glance = quick_tuple::<H>(ctx)?;

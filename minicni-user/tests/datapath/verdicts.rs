@@ -153,6 +153,22 @@ fn the_maps_have_btf_so_that_bpftool_prints_named_fields() {
 }
 
 #[test]
+fn the_programs_load_where_the_kernel_has_no_btf_of_its_own() {
+    // Who verifies a function by itself, as the kernel does with global ones, looks the type of its context up there.
+    run("functions", patient(), |bench| {
+        for program in [names::INGRESS, names::EGRESS] {
+            let dumped = bpftool(&["btf", "dump", "prog", "pinned"], &bench.pins.program(program));
+            let functions: Vec<_> = dumped.lines().filter(|line| line.contains(" FUNC ")).collect();
+            assert!(functions.iter().any(|line| line.contains(&format!("'{program}'"))), "{dumped}");
+            let global: Vec<_> = functions.into_iter().filter(|line| !line.contains("linkage=static")).collect();
+            let is_program =
+                |line: &&str| [names::INGRESS, names::EGRESS].iter().any(|it| line.contains(&format!("'{it}'")));
+            assert!(global.iter().all(is_program), "{global:?}");
+        }
+    });
+}
+
+#[test]
 fn every_reason_has_a_name_and_a_verdict_and_only_one_is_fast() {
     let fast: Vec<_> = Reason::ALL.iter().filter(|reason| reason.verdict() == Verdict::Fast).collect();
     assert_eq!(fast, [&Reason::Redirected]);

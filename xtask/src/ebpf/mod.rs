@@ -1,5 +1,6 @@
 //! `build-ebpf`: from `minicni-ebpf/` to the committed object in `minicni-user/ebpf/`.
 
+mod linkage;
 mod manifest;
 mod toolchain;
 
@@ -103,7 +104,10 @@ fn build(toolchain: &Toolchain) -> Result<PathBuf> {
     let stripped = target.join("minicni.o");
     // Without the debug sections it is a tenth of the size; BTF stays.
     command::run(Command::new(&toolchain.strip).arg("-g").arg(&built).arg("-o").arg(&stripped))?;
-    if let Some(name) = mangled_name(&fs::read(&stripped)?) {
+    let mut object = fs::read(&stripped)?;
+    linkage::make_static(&mut object)?;
+    fs::write(&stripped, &object)?;
+    if let Some(name) = mangled_name(&object) {
         bail!(
             "{name} in the object depends on the directory in which it was built; inline it, or give it #[unsafe(no_mangle)]"
         );
