@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Between two measurements others get both CPUs, and the kernel ends what the last one left.
-const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Connections where there are several.
 const STREAMS: usize = 8;
@@ -66,7 +66,8 @@ pub(super) fn measure(plan: &Plan, programs: &Programs) -> Result<Report> {
     let mut repeated = 0;
     for round in 0..=plan.rounds {
         rng.shuffle(&mut workloads);
-        for &workload in &workloads {
+        let now = |workload: &&Workload| !workload.is_seldom() || round % plan.seldom == 0;
+        for &workload in workloads.iter().filter(now) {
             for topology in in_turn(workload, &mut rng) {
                 let Some(path) = scene.paths.get(&topology.place()) else { continue };
                 let before = scene.redirected(topology);

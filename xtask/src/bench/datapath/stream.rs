@@ -14,7 +14,7 @@ use super::{arrivals::Arrivals, path::Path, peers::INTERFACE, rules::ip, task::t
 /// What is sent at once.
 const CHUNK: usize = 128 << 10;
 /// Of the time that everything is measured: windows and buffers swing slowly.
-const TIMES: u32 = 2;
+const TIMES: u32 = 5;
 /// The windows open before the clock starts.
 const WARM_UP: Duration = Duration::from_millis(40);
 

@@ -145,8 +145,12 @@ fn notes(report: &Report) -> String {
     let (environment, plan) = (&report.environment, &report.plan);
     let missing = report.missing.iter().map(|it| format!("* NOT MEASURED: {}: {}", it.topology.name(), it.reason));
     let missing = missing.collect::<Vec<_>>().join("\n");
+    let seldom = match plan.seldom {
+        1 => String::new(),
+        rounds => format!("what no target is about, and takes long, in one of {rounds}; "),
+    };
     format!(
-        "{missing}\n* {} rounds after one for warming up, {} ms for each measurement in each, seed {}; {} measurements failed once and were \
+        "{missing}\n* {} rounds after one for warming up, {} ms for each measurement in each, seed {}; {seldom}{} measurements failed once and were \
          made again\n\
          * {environment}, {} % of the CPUs' time taken by the hypervisor for others\n\
          * minicni {}; containernetworking-plugins {}\n\

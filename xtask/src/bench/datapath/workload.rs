@@ -47,6 +47,11 @@ impl Workload {
         matches!(self, Self::TcpSameCpu | Self::UdpSameCpu | Self::Connections | Self::CpuTime)
     }
 
+    /// Whether no target is about it, although it takes long.
+    pub(super) fn is_seldom(self) -> bool {
+        matches!(self, Self::Streams | Self::StreamNoGso | Self::StreamsNoGso)
+    }
+
     /// Where it is measured.
     pub(super) fn topologies(self) -> Vec<Topology> {
         let peers = PeerId::all().filter(|id| id.peer().workloads.contains(&self));
