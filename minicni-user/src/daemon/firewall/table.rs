@@ -1,4 +1,4 @@
-//! minicni's own table of nftables, kept as it should be.
+//! minicni's own tables of nftables, kept as they should be.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -9,26 +9,26 @@ use tracing::{debug, info, warn};
 
 use super::{
     FirewallError,
-    contents::{Contents, Parts, TABLE, removal},
+    contents::{Contents, Parts, TABLE, TABLES, removal},
     elements::{self, Change},
     tool::NFT,
 };
 
-/// The table, and what this process made of it.
+/// The tables, and what this process made of them.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     written: Option<Contents>,
 }
 
 impl Table {
-    /// Makes the table what is wanted, in one transaction. What an earlier process left is always written anew.
+    /// Makes the tables what is wanted, in one transaction. What an earlier process left is always written anew.
     pub(super) fn write(&mut self, wanted: &Contents) -> Result<(), FirewallError> {
         if self.written.as_ref() == Some(wanted) {
             return Ok(());
         }
         if let Some(changes) = self.written.take().and_then(|written| wanted.changes(&written)) {
-            // Where somebody else changed the table meanwhile, and where an old kernel takes the end of one interval and
-            // the beginning of another for a clash, it is written as a whole.
+            // Where somebody else changed a table meanwhile, and where an old kernel takes the end of one interval and
+            // the beginning of another for a clash, all is written as a whole.
             if change(&changes).is_ok() {
                 self.written = Some(wanted.clone());
                 return Ok(());
@@ -44,7 +44,7 @@ impl Table {
         Ok(())
     }
 
-    /// Looks whether the table is as it was written, and repairs it.
+    /// Looks whether the tables are as they were written, and repairs them.
     pub(super) fn look(&mut self, wanted: &Contents) -> Result<(), FirewallError> {
         if self.written.as_ref() == Some(wanted) && stands(wanted)? {
             return Ok(());
@@ -58,12 +58,12 @@ impl Table {
     }
 }
 
-/// Whether the table is there.
+/// Whether one of the tables is there.
 pub(super) fn is_there() -> bool {
-    NFT.run(&["list", "table", "inet", "minicni"], "").is_ok()
+    TABLES.iter().any(|table| NFT.run(&["list", "table", table], "").is_ok())
 }
 
-/// Removes the table, if it is there.
+/// Removes the tables, if they are there.
 pub(super) fn remove() -> Result<(), FirewallError> {
     nft(&removal())
 }
@@ -87,15 +87,25 @@ fn nft(script: &str) -> Result<(), FirewallError> {
 }
 
 fn stands(wanted: &Contents) -> Result<bool, FirewallError> {
-    let arguments = ["-j", "list", "table", "inet", "minicni"];
+    for table in TABLES {
+        if there(table)? != Some(wanted.parts(table)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The parts of a table that is there, or of none; `None` where a set has what we never put into one.
+fn there(table: &str) -> Result<Option<Parts>, FirewallError> {
+    let arguments = ["-j", "list", "table", table];
     match NFT.run(&arguments, "") {
         Ok(listing) => {
             let listing: Listing = serde_json::from_str(&listing)
                 .map_err(|source| FirewallError::Malformed { command: NFT.line(&arguments), source })?;
-            Ok(parts(listing) == Some(wanted.parts()))
+            Ok(parts(listing))
         }
         // There is none, most likely; whatever else it is, writing the table will say it.
-        Err(FirewallError::Refused { .. }) => Ok(wanted.parts() == Parts::default()),
+        Err(FirewallError::Refused { .. }) => Ok(Some(Parts::default())),
         Err(error) => Err(error),
     }
 }

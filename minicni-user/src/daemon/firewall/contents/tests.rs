@@ -88,12 +88,16 @@ fn pods_are_kept_from_the_tunnels_of_all_nodes_also_where_nothing_is_masqueraded
 
 #[test]
 fn after_the_first_of_a_connection_no_ipv4_packet_that_the_stack_forwards_meets_a_rule() {
-    let me = node("me", &["10.244.0.0/24"], &["192.168.77.1"]);
-    let contents = Contents::new(&[me], "me", &[], &Asked { tunnel_port: Some(4790), ..asked(&[]) }).unwrap();
-    let script = contents.script();
-    let hooks: Vec<_> = script.lines().filter(|line| line.contains(" hook ")).collect();
-    assert_eq!(hooks.len(), 3, "{script}");
-    assert!(hooks.iter().all(|hook| hook.contains("type nat ") || hook.contains(" hook input ")), "{script}");
+    let [dual, _] = two_nodes();
+    for node in [node("me", &["10.244.0.0/24"], &["192.168.77.1"]), dual] {
+        let contents = Contents::new(&[node], "me", &[], &Asked { tunnel_port: Some(4790), ..asked(&[]) }).unwrap();
+        let script = contents.script();
+        let (ipv4, ipv6) = script.split_once("table ip6 minicni {").unwrap_or((&script, ""));
+        let hooks: Vec<_> = ipv4.lines().filter(|line| line.contains(" hook ")).collect();
+        assert_eq!(hooks.len(), 3, "{script}");
+        assert!(hooks.iter().all(|hook| hook.contains("type nat ") || hook.contains(" hook input ")), "{script}");
+        assert_eq!(ipv6.contains("drop"), contents.pods.len() == 2, "{script}");
+    }
 }
 
 #[test]

@@ -64,7 +64,9 @@ fn whatever_somebody_changes_in_the_table_is_noticed_and_repaired_and_other_tabl
         for change in [
             "delete table inet minicni",
             "flush table inet minicni",
-            "flush chain inet minicni prerouting",
+            "delete table ip6 minicni",
+            "flush chain ip6 minicni prerouting",
+            "add chain ip6 minicni more",
             "flush set inet minicni pods4",
             "delete element inet minicni cluster4 { 10.0.0.0/8 }",
             "add element inet minicni cluster4 { 11.0.0.0-11.0.0.9 }",
