@@ -33,6 +33,9 @@ const TOOLS: [Tool; 4] = [
 /// A kernel by the release of Debian that ships it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub enum Release {
+    /// Debian 11: the oldest that the fast path is for, and for UDP alone
+    #[value(name = "5.10")]
+    Bullseye,
     /// Debian 12: no TCX, no netkit
     #[value(name = "6.1")]
     Bookworm,
@@ -47,6 +50,7 @@ pub enum Release {
 impl fmt::Display for Release {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Bullseye => "5.10",
             Self::Bookworm => "6.1",
             Self::Trixie => "6.12",
             Self::Sid => "sid",
@@ -84,6 +88,7 @@ fn modules(dir: &Path, version: &str) -> PathBuf {
 impl Release {
     fn codename(self) -> &'static str {
         match self {
+            Self::Bullseye => "bullseye",
             Self::Bookworm => "bookworm",
             Self::Trixie => "trixie",
             Self::Sid => "sid",

@@ -37,6 +37,13 @@ pub(super) struct Built {
 }
 
 impl Part {
+    /// Whether it can be run under a kernel. Before Linux 5.14 TCP stays in the stack, where the trap table looks for it on the fast
+    /// path; and Linux 5.10 lets nobody say at which interface a packet of `BPF_PROG_TEST_RUN` entered
+    /// (`convert___skb_to_skb` in `net/bpf/test_run.c`).
+    pub(super) fn is_for(self, release: Release) -> bool {
+        release != Release::Bullseye || matches!(self, Self::Wiring)
+    }
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Packets => "packets",

@@ -76,7 +76,11 @@ pub(crate) fn run(arguments: &Smoke) -> Result<()> {
     let mut tasks = Vec::new();
     for &release in releases {
         let kernel = release.prepare()?;
-        tasks.extend(parts.iter().map(|part| (release, kernel.clone(), *part)));
+        let possible = parts.iter().filter(|part| part.is_for(release));
+        tasks.extend(possible.map(|part| (release, kernel.clone(), *part)));
+    }
+    if tasks.is_empty() {
+        bail!("there is nothing to run: under kernel 5.10 --part wiring is all that can be");
     }
     let guests = arguments.guests.map_or_else(thread::available_parallelism, Ok)?.get();
     let (next, rows) = (AtomicUsize::new(0), Mutex::new(Vec::new()));

@@ -24,14 +24,24 @@ const TUNNEL: [&str; 5] = [
     "traffic::the_flow_cache_goes_on_for_what_does_not_go_through_the_tunnel",
 ];
 
+/// UDP on the fast path between pods of one node, beside translation, and until a rule or a route says otherwise.
+const FAST_PATH: [&str; 2] = [
+    "a_flow_that_conntrack_does_not_track_is_redirected_and_works",
+    "one_socket_may_talk_to_a_pod_and_to_a_virtual_address_of_the_same_pod",
+];
+const RULES: [&str; 1] = ["whatever_the_daemon_can_hear_of_stops_a_promoted_flow_within_300_ms"];
+
 /// TCX from Linux 6.6 on, else filters of a clsact qdisc; redirects between pods and uplinks.
-const UPLINK: [&str; 5] = [
+const UPLINK: [&str; 4] = [
     "attachment::an_uplink_that_is_made_anew_or_renamed_is_attached_again",
     "attachment::beside_filters_in_a_clsact_qdisc_the_programs_run_behind_them_and_leave_them_alone",
     "attachment::route_mode_takes_the_programs_off_and_the_next_start_brings_them_back",
     "attachment::the_programs_are_on_the_uplink_from_when_the_daemon_is_ready_and_stay_when_it_stops",
-    "traffic::more_than_98_percent_of_a_conversation_between_pods_of_two_nodes_is_redirected_on_both",
 ];
+
+/// TCP, too, from Linux 5.14 on.
+const WITH_TCP: &str =
+    "traffic::more_than_98_percent_of_a_conversation_between_pods_of_two_nodes_is_redirected_on_both";
 
 /// Beside programs that others attached by TCX.
 const WITH_TCX: [&str; 2] = [
@@ -42,10 +52,15 @@ const WITH_TCX: [&str; 2] = [
 /// Test programs of this package, and the names of the tests of each.
 pub(super) fn tests(release: Release) -> Vec<(&'static str, Vec<&'static str>)> {
     let mut uplink = UPLINK.to_vec();
-    if release != Release::Bookworm {
-        uplink.extend(WITH_TCX);
+    if release != Release::Bullseye {
+        uplink.push(WITH_TCP);
+        if release != Release::Bookworm {
+            uplink.extend(WITH_TCX);
+        }
     }
     vec![
+        ("fast_path", FAST_PATH.to_vec()),
+        ("fast_path_rules", RULES.to_vec()),
         ("spoofing", SPOOFING.to_vec()),
         ("firewall", FIREWALL.to_vec()),
         ("tunnel", TUNNEL.to_vec()),

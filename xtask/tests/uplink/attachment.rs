@@ -61,7 +61,7 @@ fn tc(node: &Node, arguments: &str) -> String {
 fn assert_fast(lab: &Lab, a: &lab::Pod, b: &lab::Pod) {
     eventually("900 of 1000 packets are redirected", || {
         let [count, _] = redirected(lab, || {
-            let mut client = Client::connect(&a.netns, Protocol::Tcp, to(b.address().unwrap())).unwrap();
+            let mut client = Client::connect(&a.netns, Protocol::Udp, to(b.address().unwrap())).unwrap();
             client.measure(500).unwrap();
             client.close().unwrap();
         });
